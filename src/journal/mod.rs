@@ -1,0 +1,280 @@
+//! The journal: a door, not a diary. Whatever changes a cluster is written here first.
+//!
+//! What it is not: it knows neither Kubernetes nor Rhai, and never decides what to do. Callers: `cluster::send`
+//! (which takes a [`Permit`]), the script host (which replays). What must stay true:
+//!
+//! * A write is durable in the journal, whole, before its first byte goes to a server: [`Journal::permit`] is the only
+//!   maker of permits and syncs before it returns one.
+//! * A permit is good for one sending of the one write that it was made for. It can be neither copied nor forged:
+//!
+//! ```
+//! fn one_sending(permit: pvmigrate::journal::Permit) -> String {
+//!     permit.step().to_string()
+//! }
+//! fn twice(journal: &pvmigrate::journal::Journal, id: &pvmigrate::journal::StepId, write: &pvmigrate::journal::Write) {
+//!     let permit = journal.permit(id, "set_retain", write).expect("the state directory is writable");
+//!     one_sending(permit);
+//! }
+//! ```
+//! ```compile_fail,E0382
+//! fn one_sending(permit: pvmigrate::journal::Permit) -> String {
+//!     permit.step().to_string()
+//! }
+//! fn twice(journal: &pvmigrate::journal::Journal, id: &pvmigrate::journal::StepId, write: &pvmigrate::journal::Write) {
+//!     let permit = journal.permit(id, "set_retain", write).expect("the state directory is writable");
+//!     one_sending(permit);
+//!     one_sending(permit);
+//! }
+//! ```
+//! ```compile_fail,E0451
+//! fn forged(
+//!     run: pvmigrate::words::RunId,
+//!     step: pvmigrate::journal::StepId,
+//!     digest: String,
+//! ) -> pvmigrate::journal::Permit {
+//!     pvmigrate::journal::Permit { run, step, digest }
+//! }
+//! ```
+
+mod event;
+mod run;
+mod state;
+mod store;
+mod write;
+
+pub use event::{Event, StepId, T, VERSION};
+pub use run::{RunFile, RunListing, RunStatus, Runs, Source};
+pub use state::{Illegal, Phase, State, Step};
+pub use store::{FileStore, Store};
+pub use write::{Class, Gvk, Precondition, Verb, Write};
+
+use crate::words::{Json, Kind, Problem, RunId, clock::Clock};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Results above this many bytes go to a blob file of their own; the record then holds its hash.
+const BLOB_BYTES: usize = 16 << 10;
+
+/// Proof that one write stands durably in the journal. By value, not `Clone`, not `Copy`: one sending.
+#[derive(Debug)]
+#[must_use = "a permit that is not used leaves a step in flight"]
+pub struct Permit {
+    run: RunId,
+    step: StepId,
+    digest: String,
+}
+
+impl Permit {
+    pub fn run(&self) -> &RunId {
+        &self.run
+    }
+
+    pub fn step(&self) -> &StepId {
+        &self.step
+    }
+
+    /// True if this permit was made for exactly this write.
+    pub fn covers(&self, write: &Write) -> bool {
+        self.digest == write.digest()
+    }
+}
+
+/// What the journal knows about a step that the script is about to take.
+#[derive(Debug, PartialEq)]
+pub enum Replay {
+    /// Nobody was here before.
+    Fresh,
+    /// It was begun, and how it ended is not known: converge.
+    Redo,
+    /// It ended like this.
+    Done(Json),
+    /// It failed, the script caught that and went on.
+    Failed(Problem),
+}
+
+/// The journal of one run, shared by its branches.
+pub struct Journal {
+    run: RunId,
+    store: Box<dyn Store>,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    state: State,
+    next_n: u64,
+}
+
+impl Journal {
+    /// Opens the journal in `store` and folds what it holds.
+    ///
+    /// # Errors
+    /// If it is corrupt, of an unknown version or cannot be read.
+    pub fn open(run: RunId, store: Box<dyn Store>) -> Result<Self, Problem> {
+        let mut state = State::default();
+        let mut next_n = 0;
+        for event in store.load()? {
+            if event.n != next_n {
+                return Err(corrupt(&format!("record {} where {next_n} belongs", event.n)));
+            }
+            next_n += 1;
+            state.next(&event).map_err(|illegal| corrupt(&illegal.to_string()))?;
+        }
+        Ok(Journal { run, store, inner: Mutex::new(Inner { state, next_n }) })
+    }
+
+    pub fn run(&self) -> &RunId {
+        &self.run
+    }
+
+    /// How many records there are.
+    pub fn len(&self) -> u64 {
+        self.lock().next_n
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// True if any write was ever permitted: from then on a stop is resumable, not refused.
+    pub fn has_written(&self) -> bool {
+        self.lock().state.writes > 0
+    }
+
+    /// The facts so far, oldest first.
+    pub fn facts(&self) -> Vec<Json> {
+        self.lock().state.facts.clone()
+    }
+
+    /// Looks a step up.
+    ///
+    /// # Errors
+    /// `Diverged` if another operation or other arguments stand at this id.
+    pub fn replay(&self, id: &StepId, op: &str, sig: &str, at: &str) -> Result<Replay, Problem> {
+        let inner = self.lock();
+        let Some(step) = inner.state.steps.get(id) else {
+            return Ok(Replay::Fresh);
+        };
+        if step.op != op || step.sig != sig {
+            return Err(Problem::new(
+                Kind::Diverged,
+                format!(
+                    "step {id}: the journal has `{}` ({}), the script now asks for `{op}` ({at})",
+                    step.op, step.at
+                ),
+            )
+            .quote(format!("arguments then {}, now {sig}", step.sig))
+            .hint("a run continues with the script it began with: `pvmigrate resume` uses the stored copy"));
+        }
+        match &step.phase {
+            Phase::Started => Ok(Replay::Redo),
+            Phase::Done { out, blob } => Ok(Replay::Done(match blob {
+                Some(hash) => self.store.get_blob(hash)?,
+                None => out.clone(),
+            })),
+            Phase::Failed(problem) if inner.state.was_caught(id) => Ok(Replay::Failed(problem.clone())),
+            Phase::Failed(_) => Ok(Replay::Redo),
+        }
+    }
+
+    /// The result of a branch that ended before, if it did.
+    pub fn ended(&self, branch: &str) -> Option<Json> {
+        self.lock().state.ended.get(branch).cloned()
+    }
+
+    /// True if something is recorded in `branch` at or after step `counter`: the script is being replayed there.
+    pub fn is_past(&self, branch: &str, counter: u64) -> bool {
+        self.lock().state.last.get(branch).is_some_and(|last| *last >= counter)
+    }
+
+    /// The write that stands at this id, if one does.
+    pub fn recorded(&self, id: &StepId) -> Option<Step> {
+        self.lock().state.steps.get(id).cloned()
+    }
+
+    /// All steps that hold a write, in the order of their first record.
+    pub fn steps(&self) -> Vec<(StepId, Step)> {
+        self.lock().state.in_order()
+    }
+
+    /// Records the beginning of a step that is more than one write, or none.
+    pub fn begin(&self, id: &StepId, op: &str, sig: &str, at: &str) -> Result<(), Problem> {
+        self.append(Event { sig: sig.into(), at: at.into(), ..Event::new(T::Start, id, op) }, false)
+    }
+
+    /// Records a write durably and permits one sending of it.
+    ///
+    /// # Errors
+    /// If the record cannot be made durable: then nothing may be sent.
+    pub fn permit(&self, id: &StepId, op: &str, write: &Write) -> Result<Permit, Problem> {
+        let event = Event { sig: write.digest(), write: Some(write.clone()), ..Event::new(T::Start, id, op) };
+        self.append(event, true)?;
+        Ok(Permit { run: self.run.clone(), step: id.clone(), digest: write.digest() })
+    }
+
+    /// Records how a step ended. Not synced by itself: the next permit is, and a lost `done` is found by a read.
+    pub fn done(&self, id: &StepId, op: &str, out: Json) -> Result<(), Problem> {
+        let mut event = Event::new(T::Done, id, op);
+        self.put_out(&mut event, out)?;
+        self.append(event, false)
+    }
+
+    /// Records a read that steers the script, whole, in one record.
+    pub fn observe(&self, id: &StepId, op: &str, sig: &str, at: &str, out: Json) -> Result<(), Problem> {
+        let mut event = Event { sig: sig.into(), at: at.into(), ..Event::new(T::Done, id, op) };
+        self.put_out(&mut event, out)?;
+        self.append(event, false)
+    }
+
+    /// Records that a step failed. With `observe`-like steps (no start) the operation and arguments are kept too.
+    pub fn fail(&self, id: &StepId, op: &str, sig: &str, at: &str, problem: &Problem) -> Result<(), Problem> {
+        let err = Some(problem.clone());
+        self.append(Event { sig: sig.into(), at: at.into(), err, ..Event::new(T::Fail, id, op) }, false)
+    }
+
+    /// Closes a branch with its result: it is not entered again.
+    pub fn end(&self, branch: &str, out: Json) -> Result<(), Problem> {
+        let mut event = Event::new(T::End, &StepId::new(branch), "end");
+        event.out = Some(out);
+        self.append(event, true)
+    }
+
+    /// Adds a fact to what later guards rely on.
+    pub fn fact(&self, id: &StepId, fact: Json) -> Result<(), Problem> {
+        let mut event = Event::new(T::Fact, id, "fact");
+        event.out = Some(fact);
+        self.append(event, false)
+    }
+
+    fn put_out(&self, event: &mut Event, out: Json) -> Result<(), Problem> {
+        let text = out.to_string();
+        if text.len() > BLOB_BYTES {
+            event.blob = Some(self.store.put_blob(&text)?);
+        } else {
+            event.out = Some(out);
+        }
+        Ok(())
+    }
+
+    fn append(&self, mut event: Event, durable: bool) -> Result<(), Problem> {
+        let mut inner = self.lock();
+        event.n = inner.next_n;
+        event.time = Clock.stamp();
+        // The fold is asked first: a record that could not be read back is never written.
+        inner.state.next(&event).map_err(|illegal| Problem::bug(illegal.to_string()))?;
+        self.store.append(&event, durable)?;
+        inner.next_n += 1;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic while holding the lock cannot leave half a record: the fold is total and the append is one write.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn corrupt(why: &str) -> Problem {
+    Problem::new(Kind::Diverged, format!("the journal is damaged: {why}"))
+        .hint("nothing was sent; keep the run's directory and compare it with the cluster by hand")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,277 @@
+//! The directory of a run: what it is (`run.json`), what it executed (`script/`), how far it came (the journal).
+//!
+//! Layout: `STATE/runs/<cluster uid>/<run id>/`.
+
+use super::store::{parse, private, unusable};
+use super::{Event, FileStore, Journal, State};
+use crate::words::{Json, Kind, Problem, RunId, clock::Clock};
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// `run.json`: written once, before the first step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunFile {
+    pub v: u32,
+    /// The version of pvmigrate that began it.
+    pub tool: String,
+    pub run: RunId,
+    /// The uid of the namespace `kube-system`.
+    pub cluster_uid: String,
+    pub server: String,
+    pub context: String,
+    /// What was typed.
+    pub argv: Vec<String>,
+    /// The script's name as typed.
+    pub script: String,
+    /// The script's own options after parsing.
+    pub args: Json,
+    /// True if questions were answered on the command line.
+    pub yes: bool,
+    pub began: String,
+    /// The script and everything that it imports.
+    pub sources: Vec<Source>,
+}
+
+/// One script file as it was when the run began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// `std/unit`, or the path as the script's folder sees it.
+    pub name: String,
+    pub text: String,
+}
+
+/// How a run stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunStatus {
+    Done,
+    /// It ended before its first change: there is nothing to resume.
+    Refused,
+    /// It stopped, or was killed: `resume` goes on.
+    Stopped,
+    /// Some process has it.
+    Running,
+}
+
+/// One line of `pvmigrate runs`.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunListing {
+    pub run: RunId,
+    pub script: String,
+    pub status: RunStatus,
+    pub began: String,
+    pub steps: usize,
+    pub writes: u64,
+    pub context: String,
+    pub last: String,
+    #[serde(skip)]
+    pub dir: PathBuf,
+}
+
+/// All runs under one state directory.
+#[derive(Clone, Debug)]
+pub struct Runs {
+    root: PathBuf,
+}
+
+impl Runs {
+    pub fn new(state_dir: &Path) -> Self {
+        Runs { root: state_dir.join("runs") }
+    }
+
+    /// Makes the directory of a new run and opens its journal.
+    ///
+    /// # Errors
+    /// If the state directory cannot be written.
+    pub fn create(&self, file: &RunFile) -> Result<(Journal, PathBuf), Problem> {
+        let dir = self.root.join(safe(&file.cluster_uid)).join(file.run.as_str());
+        std::fs::create_dir_all(&dir).map_err(|e| unusable(&dir, &e))?;
+        let store = FileStore::open(&dir)?;
+        let text = serde_json::to_string_pretty(file).expect("a run file is plain data");
+        let half = dir.join("run.json.half");
+        private(OpenOptions::new().create(true).truncate(true).write(true))
+            .open(&half)
+            .and_then(|mut f| {
+                f.write_all(text.as_bytes())?;
+                f.sync_data()?;
+                std::fs::rename(&half, dir.join("run.json"))?;
+                File::open(&dir)?.sync_all()
+            })
+            .map_err(|e| unusable(&dir, &e))?;
+        Ok((Journal::open(file.run.clone(), Box::new(store))?, dir))
+    }
+
+    /// Opens a run for going on with it.
+    ///
+    /// # Errors
+    /// If it is unknown, damaged, or held by another process.
+    pub fn open(&self, run: &RunId) -> Result<(RunFile, Journal, PathBuf), Problem> {
+        let dir = self.dir_of(run)?;
+        let file = read_run_file(&dir)?;
+        let journal = Journal::open(run.clone(), Box::new(FileStore::open(&dir)?))?;
+        Ok((file, journal, dir))
+    }
+
+    /// The newest run that can be resumed.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn latest_stopped(&self) -> Result<RunId, Problem> {
+        self.list()?
+            .into_iter()
+            .find(|run| run.status == RunStatus::Stopped)
+            .map(|run| run.run)
+            .ok_or_else(|| Problem::usage("there is no stopped run to resume").hint("pvmigrate runs"))
+    }
+
+    /// Every run, newest first. Damaged ones are listed with what is wrong.
+    pub fn list(&self) -> Result<Vec<RunListing>, Problem> {
+        let mut all = Vec::new();
+        for cluster in entries(&self.root)? {
+            for dir in entries(&cluster)? {
+                if dir.join("run.json").is_file() {
+                    all.push(listing(&dir)?);
+                }
+            }
+        }
+        all.sort_by(|a: &RunListing, b| b.began.cmp(&a.began));
+        Ok(all)
+    }
+
+    /// What a run is and everything in its journal, without taking it.
+    ///
+    /// # Errors
+    /// If it is unknown or damaged.
+    pub fn show(&self, run: &RunId) -> Result<(RunFile, Vec<Event>), Problem> {
+        let dir = self.dir_of(run)?;
+        Ok((read_run_file(&dir)?, read_events(&dir)?))
+    }
+
+    /// Removes a run's directory.
+    ///
+    /// # Errors
+    /// If it is unknown, or running, or would have to be resumed.
+    pub fn forget(&self, run: &RunId, force: bool) -> Result<(), Problem> {
+        let dir = self.dir_of(run)?;
+        let status = listing(&dir)?.status;
+        if status == RunStatus::Running || (status == RunStatus::Stopped && !force) {
+            return Err(Problem::refused(format!("run {run} is not over"))
+                .hint(format!("pvmigrate resume {run}"))
+                .hint(format!("to lose its journal for good: pvmigrate runs forget {run} --force")));
+        }
+        std::fs::remove_dir_all(&dir).map_err(|e| unusable(&dir, &e))
+    }
+
+    fn dir_of(&self, run: &RunId) -> Result<PathBuf, Problem> {
+        for cluster in entries(&self.root)? {
+            let dir = cluster.join(run.as_str());
+            if dir.join("run.json").is_file() {
+                return Ok(dir);
+            }
+        }
+        Err(Problem::usage(format!("run {run} is not known here")).hint("pvmigrate runs").hint(format!(
+            "runs are looked for in {}; another place is given with --state-dir",
+            self.root.display()
+        )))
+    }
+}
+
+fn listing(dir: &Path) -> Result<RunListing, Problem> {
+    let file = read_run_file(dir)?;
+    let events = read_events(dir)?;
+    let mut state = State::default();
+    let damage = events.iter().find_map(|event| state.next(event).err());
+    let last = events.iter().rev().find_map(|event| event.err.clone());
+    let status = if is_held(dir) {
+        RunStatus::Running
+    } else if state.ended.contains_key("root") {
+        RunStatus::Done
+    } else if state.writes == 0 {
+        RunStatus::Refused
+    } else {
+        RunStatus::Stopped
+    };
+    Ok(RunListing {
+        run: file.run,
+        script: file.script,
+        status,
+        began: file.began,
+        steps: state.steps.len(),
+        writes: state.writes,
+        context: file.context,
+        last: match (damage, status, last) {
+            (Some(damage), ..) => damage.to_string(),
+            (None, RunStatus::Refused | RunStatus::Stopped, Some(problem)) => problem.message,
+            _ => String::new(),
+        },
+        dir: dir.to_owned(),
+    })
+}
+
+fn is_held(dir: &Path) -> bool {
+    File::open(dir.join("lock")).is_ok_and(|lock| {
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockShared)
+            == Err(rustix::io::Errno::WOULDBLOCK)
+    })
+}
+
+fn read_run_file(dir: &Path) -> Result<RunFile, Problem> {
+    let text = std::fs::read_to_string(dir.join("run.json")).map_err(|e| unusable(dir, &e))?;
+    let damaged =
+        |e: &serde_json::Error| Problem::new(Kind::Diverged, format!("{}/run.json is damaged", dir.display())).because(e);
+    let value: Json = serde_json::from_str(&text).map_err(|e| damaged(&e))?;
+    if value["v"] != super::VERSION {
+        return Err(Problem::new(
+            Kind::Diverged,
+            format!("the run in {} was made by another version of pvmigrate (format {})", dir.display(), value["v"]),
+        )
+        .hint(format!("use the version that began it: {}", value["tool"].as_str().unwrap_or("unknown"))));
+    }
+    serde_json::from_value(value).map_err(|e| damaged(&e))
+}
+
+fn read_events(dir: &Path) -> Result<Vec<Event>, Problem> {
+    match std::fs::read(dir.join("journal.jsonl")) {
+        Ok(bytes) => parse(&bytes[..bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1)]),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(unusable(dir, &e)),
+    }
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, Problem> {
+    match std::fs::read_dir(dir) {
+        Ok(list) => Ok(list.filter_map(|entry| entry.ok().map(|e| e.path())).filter(|path| path.is_dir()).collect()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(unusable(dir, &e)),
+    }
+}
+
+/// A server's words never become a path: anything but a uid's characters is hashed.
+fn safe(text: &str) -> String {
+    if !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        text.to_owned()
+    } else {
+        blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
+    }
+}
+
+impl RunFile {
+    pub fn new(run: RunId, script: &str) -> Self {
+        RunFile {
+            v: super::VERSION,
+            tool: env!("CARGO_PKG_VERSION").to_owned(),
+            run,
+            cluster_uid: String::new(),
+            server: String::new(),
+            context: String::new(),
+            argv: Vec::new(),
+            script: script.to_owned(),
+            args: Json::Null,
+            yes: false,
+            began: Clock.stamp(),
+            sources: Vec::new(),
+        }
+    }
+}

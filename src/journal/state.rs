@@ -1,0 +1,151 @@
+//! What a journal means: the fold of its records, one total match.
+
+use super::{Event, StepId, T, VERSION, Write};
+use crate::words::{Json, Problem};
+use std::collections::HashMap;
+use thiserror::Error;
+
+/// A record that cannot follow the ones before it.
+#[derive(Debug, Error, PartialEq)]
+pub enum Illegal {
+    #[error("record {n}: version {v} is not {VERSION}: this journal belongs to another version of pvmigrate")]
+    Version { n: u64, v: u32 },
+    #[error("record {n}: `{t:?}` of step {id} cannot follow {phase}")]
+    Order { n: u64, t: T, id: StepId, phase: String },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Phase {
+    Started,
+    Done { out: Json, blob: Option<String> },
+    Failed(Problem),
+}
+
+/// One step as the journal knows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    pub op: String,
+    pub sig: String,
+    pub at: String,
+    pub phase: Phase,
+    /// The write of the last permit.
+    pub write: Option<Write>,
+    /// How many permits there were.
+    pub sent: u32,
+    pub beat: Option<Json>,
+    pub undone: bool,
+    /// The number of the first record.
+    pub first: u64,
+    pub started: String,
+    pub ended: String,
+}
+
+#[derive(Debug, Default)]
+pub struct State {
+    pub steps: HashMap<StepId, Step>,
+    /// Branches that closed, with their results.
+    pub ended: HashMap<String, Json>,
+    /// The highest counter seen in each branch.
+    pub last: HashMap<String, u64>,
+    pub facts: Vec<Json>,
+    /// How many permits were given in all.
+    pub writes: u64,
+}
+
+impl State {
+    /// Takes in one record.
+    ///
+    /// # Errors
+    /// If it cannot follow what was there: the state is then unchanged.
+    pub fn next(&mut self, event: &Event) -> Result<(), Illegal> {
+        if event.v != VERSION {
+            return Err(Illegal::Version { n: event.n, v: event.v });
+        }
+        let before = self.steps.get(&event.id).map(|step| &step.phase);
+        let order = |phase: &str| {
+            Err(Illegal::Order { n: event.n, t: event.t, id: event.id.clone(), phase: phase.to_owned() })
+        };
+        match (event.t, before) {
+            (T::Fact, _) => self.facts.push(event.out.clone().unwrap_or_default()),
+            (T::End, _) => {
+                self.ended.insert(event.id.to_string(), event.out.clone().unwrap_or_default());
+            }
+            // A second start is a new permit, or the redoing of a step that a crash or a failure left.
+            (T::Start, None | Some(Phase::Started | Phase::Failed(_))) => self.start(event),
+            (T::Start, Some(Phase::Done { .. })) => return order("its end"),
+            // Reads that steer have no start of their own.
+            (T::Done, None | Some(Phase::Started | Phase::Failed(_))) => {
+                let out = event.out.clone().unwrap_or_default();
+                self.finish(event, Phase::Done { out, blob: event.blob.clone() });
+            }
+            (T::Done, Some(Phase::Done { .. })) => return order("its end"),
+            (T::Fail, None | Some(Phase::Started | Phase::Failed(_))) => {
+                let problem = event.err.clone().unwrap_or_else(|| Problem::bug("a failure without a reason"));
+                self.finish(event, Phase::Failed(problem));
+            }
+            (T::Fail, Some(Phase::Done { .. })) => return order("its end"),
+            (T::Beat, Some(Phase::Started)) => {
+                if let Some(step) = self.steps.get_mut(&event.id) {
+                    step.beat.clone_from(&event.out);
+                }
+            }
+            (T::Beat, _) => return order("anything but its start"),
+            (T::Undone, Some(_)) => {
+                if let Some(step) = self.steps.get_mut(&event.id) {
+                    step.undone = true;
+                }
+            }
+            (T::Undone, None) => return order("nothing"),
+        }
+        Ok(())
+    }
+
+    /// True if a later step of the same branch exists: the script went on after this one failed.
+    pub fn was_caught(&self, id: &StepId) -> bool {
+        id.split().is_some_and(|(branch, counter)| self.last.get(branch).is_some_and(|last| *last > counter))
+    }
+
+    /// All steps by their first record.
+    pub fn in_order(&self) -> Vec<(StepId, Step)> {
+        let mut all: Vec<_> = self.steps.iter().map(|(id, step)| (id.clone(), step.clone())).collect();
+        all.sort_by_key(|(_, step)| step.first);
+        all
+    }
+
+    fn start(&mut self, event: &Event) {
+        let step = self.entry(event);
+        step.phase = Phase::Started;
+        if let Some(write) = &event.write {
+            step.write = Some(write.clone());
+            step.sig.clone_from(&event.sig);
+            step.sent += 1;
+            self.writes += 1;
+        }
+    }
+
+    fn finish(&mut self, event: &Event, phase: Phase) {
+        let step = self.entry(event);
+        step.phase = phase;
+        step.ended.clone_from(&event.time);
+    }
+
+    fn entry(&mut self, event: &Event) -> &mut Step {
+        if let Some((branch, counter)) = event.id.split() {
+            let last = self.last.entry(branch.to_owned()).or_default();
+            *last = counter.max(*last);
+        }
+        self.steps.entry(event.id.clone()).or_insert_with(|| Step {
+            op: event.op.clone(),
+            sig: event.sig.clone(),
+            at: event.at.clone(),
+            phase: Phase::Started,
+            write: None,
+            sent: 0,
+            beat: None,
+            undone: false,
+            first: event.n,
+            started: event.time.clone(),
+            ended: String::new(),
+        })
+    }
+}

@@ -1,0 +1,71 @@
+//! The one place that asks for the time. Nobody compares this clock with a server's or a node's.
+
+use std::time::{Duration, Instant};
+
+/// Where time comes from: the system, or (later) the lab.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clock;
+
+impl Clock {
+    /// Wall time as RFC 3339 in UTC with milliseconds: for people and journals, never for decisions.
+    pub fn stamp(self) -> String {
+        jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
+    }
+
+    /// Seconds since the Unix epoch.
+    pub fn unix_s(self) -> i64 {
+        jiff::Timestamp::now().as_second()
+    }
+
+    /// Monotonic time: the only thing that deadlines are made of.
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    pub fn monotonic(self) -> Instant {
+        Instant::now()
+    }
+
+    pub fn deadline(self, timeout: Duration) -> Deadline {
+        Deadline { at: self.monotonic() + timeout, timeout }
+    }
+}
+
+/// A point in monotonic time with the timeout that made it, so that messages can say it.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline {
+    pub at: Instant,
+    pub timeout: Duration,
+}
+
+impl Deadline {
+    pub fn left(&self) -> Duration {
+        self.at.saturating_duration_since(Clock.monotonic())
+    }
+
+    pub fn passed(&self) -> bool {
+        self.left().is_zero()
+    }
+}
+
+/// `75` → `1m15s`, `0.4` → `0.4s`: durations as people read them.
+pub fn human_seconds(seconds: f64) -> String {
+    if seconds < 10.0 {
+        return format!("{seconds:.1}s");
+    }
+    let whole = seconds.round() as u64;
+    match (whole / 3600, whole / 60 % 60, whole % 60) {
+        (0, 0, s) => format!("{s}s"),
+        (0, m, s) => format!("{m}m{s:02}s"),
+        (h, m, _) => format!("{h}h{m:02}m"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_well() {
+        for (seconds, text) in [(0.0, "0.0s"), (9.94, "9.9s"), (12.4, "12s"), (75.0, "1m15s"), (7260.0, "2h01m")] {
+            assert_eq!(human_seconds(seconds), text);
+        }
+    }
+}
