@@ -1,0 +1,151 @@
+//! What the guards know of this run: who holds what, what was verified, what was stopped. Written by Rust only, kept in
+//! the journal as facts, so that it is the same after a crash.
+
+use crate::journal::{Journal, StepId};
+use crate::words::{Json, ObjectRef, Problem, PvcRef};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{PoisonError, RwLock};
+
+/// Something that was true and was seen to be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "fact", rename_all = "snake_case")]
+pub enum Fact {
+    /// The volume's policy is Retain by our doing; `was` is the policy from before.
+    Retained { pv: String, uid: String, was: String },
+    /// A temporary claim of ours exists for the original `like`.
+    Temporary { claim: PvcRef, uid: String, like: PvcRef, like_uid: String },
+    /// A pod that used the volume ran on this node.
+    Used { pv: String, node: String },
+    /// The workload has no pods by our doing.
+    Stopped { workload: ObjectRef, uid: String, replicas: i64, at_ms: i64 },
+    /// It was started again and became Ready.
+    Started { workload: ObjectRef, ready_ms: i64 },
+    /// Both sides were compared after the last pass, with no writer since before that pass.
+    Verified { source: String, source_uid: String, target: String, target_uid: String, digest: String, mode: String, at: String },
+    /// A verification is no longer worth anything.
+    Voided { source: String, why: String },
+    /// The original name now stands on the target.
+    Swapped { claim: PvcRef, was_uid: String, uid: String, source: String, target: String },
+    /// The volume was given up.
+    Freed { pv: String },
+}
+
+/// The sum of the facts.
+#[derive(Clone, Debug, Default)]
+pub struct Books {
+    /// By volume: uid and the policy from before.
+    pub retained: BTreeMap<String, (String, String)>,
+    /// By temporary claim: its uid, the original and its uid.
+    pub temporary: BTreeMap<PvcRef, (String, PvcRef, String)>,
+    pub nodes: BTreeMap<String, BTreeSet<String>>,
+    /// By workload: uid, replicas, when.
+    pub stopped: BTreeMap<ObjectRef, (String, i64, i64)>,
+    pub started: BTreeMap<ObjectRef, i64>,
+    /// By source volume.
+    pub verified: BTreeMap<String, Verified>,
+    /// By source volume.
+    pub swapped: BTreeMap<String, Swapped>,
+    pub freed: BTreeSet<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verified {
+    pub source_uid: String,
+    pub target: String,
+    pub target_uid: String,
+    pub digest: String,
+    pub mode: String,
+    pub at: String,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Swapped {
+    pub claim: PvcRef,
+    pub uid: String,
+    pub target: String,
+}
+
+impl Books {
+    pub fn take(&mut self, fact: Fact) {
+        match fact {
+            Fact::Retained { pv, uid, was } => {
+                // The first sight counts: after it the policy is Retain by our own doing.
+                self.retained.entry(pv).or_insert((uid, was));
+            }
+            Fact::Temporary { claim, uid, like, like_uid } => {
+                self.temporary.insert(claim, (uid, like, like_uid));
+            }
+            Fact::Used { pv, node } => {
+                self.nodes.entry(pv).or_default().insert(node);
+            }
+            Fact::Stopped { workload, uid, replicas, at_ms } => {
+                self.started.remove(&workload);
+                // A second stop of the same outage must not forget what there was before the first.
+                self.stopped.entry(workload).or_insert((uid, replicas, at_ms));
+            }
+            Fact::Started { workload, ready_ms } => {
+                self.stopped.remove(&workload);
+                self.started.insert(workload, ready_ms);
+            }
+            Fact::Verified { source, source_uid, target, target_uid, digest, mode, at } => {
+                self.verified.insert(source, Verified { source_uid, target, target_uid, digest, mode, at });
+            }
+            Fact::Voided { source, .. } => {
+                self.verified.remove(&source);
+            }
+            Fact::Swapped { claim, uid, source, target, .. } => {
+                self.swapped.insert(source, Swapped { claim, uid, target });
+            }
+            Fact::Freed { pv } => {
+                self.freed.insert(pv);
+            }
+        }
+    }
+
+    /// True if the volume is the target of a pair that was verified.
+    pub fn verified_target(&self, target: &str) -> Option<(&String, &Verified)> {
+        self.verified.iter().find(|(_, verified)| verified.target == target)
+    }
+
+    pub fn swap_onto(&self, target: &str) -> Option<(&String, &Swapped)> {
+        self.swapped.iter().find(|(_, swapped)| swapped.target == target)
+    }
+}
+
+/// The books of a run, shared by its branches.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    books: RwLock<Books>,
+}
+
+impl Ledger {
+    /// Reads the facts of a journal.
+    ///
+    /// # Errors
+    /// If a fact is of a kind that this version does not know: guessing could lose data.
+    pub fn from_facts(facts: &[Json]) -> Result<Self, Problem> {
+        let mut books = Books::default();
+        for fact in facts {
+            books.take(serde_json::from_value(fact.clone()).map_err(|e| {
+                Problem::new(crate::words::Kind::Diverged, "the journal holds a fact that this version does not know").because(&e)
+            })?);
+        }
+        Ok(Ledger { books: RwLock::new(books) })
+    }
+
+    /// Journals a fact, then takes it in.
+    ///
+    /// # Errors
+    /// If it cannot be journaled: then it is not known.
+    pub fn record(&self, journal: &Journal, step: &StepId, fact: Fact) -> Result<(), Problem> {
+        let json = serde_json::to_value(&fact).expect("facts are plain data");
+        journal.fact(step, json)?;
+        self.books.write().unwrap_or_else(PoisonError::into_inner).take(fact);
+        Ok(())
+    }
+
+    pub fn books(&self) -> Books {
+        self.books.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}

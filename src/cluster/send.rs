@@ -1,0 +1,423 @@
+//! The only place that issues POST, PATCH and DELETE on the user's objects.
+//!
+//! A write goes: journal (permit) → fresh read → precondition → guards → stamp → one request → what it came to. If the
+//! answer leaves open what happened, only a fresh read decides, and only the journal gives a new permit. What must stay
+//! true: no request without a permit, no permit used twice, no guard left out, no blind retry.
+
+use super::connect::Cluster;
+use super::guard::{self, Fresh};
+use super::pv::Pv;
+use super::pvc::Pvc;
+use super::{Error, Ledger, RUN, STEP, Vigils, known, text, uid, wait};
+use crate::journal::{Journal, Permit, Phase, Precondition, StepId, Verb, Write};
+use crate::words::{Json, Kind, Problem};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How often one write is tried, each time with a permit of its own.
+const TRIES: u32 = 8;
+
+/// Everything that a write passes.
+#[derive(Clone)]
+pub struct Door {
+    pub cluster: Cluster,
+    pub journal: Arc<Journal>,
+    pub ledger: Arc<Ledger>,
+    pub vigils: Arc<Vigils>,
+    pub cancel: CancellationToken,
+}
+
+/// What became of one sending.
+enum Sent {
+    Ok(Json),
+    /// Certainly not carried out.
+    Rejected(Problem, Again),
+    /// Perhaps carried out.
+    Unknown(Problem),
+}
+
+/// Whether a rejected write may be planned and sent anew.
+#[derive(PartialEq)]
+enum Again {
+    No,
+    /// The object changed in between, or the server is busy.
+    Yes,
+}
+
+/// What a fresh read says about a write that may have been carried out.
+enum Settled {
+    Applied(Json),
+    NotApplied,
+    Foreign(Problem),
+}
+
+impl Door {
+    /// Carries a write out, once, whatever happens in between, and returns the object as it then was (for deletions
+    /// what there was). Safe to call again after a crash with the same id.
+    ///
+    /// # Errors
+    /// What a guard, a precondition or the server refused; `Unreachable` if it stays unknown what happened.
+    pub async fn perform(&self, id: &StepId, op: &str, plan: Write) -> Result<Json, Problem> {
+        let mut write = plan;
+        match self.journal.recorded(id) {
+            Some(step) => match (step.phase, step.write) {
+                (Phase::Done { out, .. }, _) => return Ok(out),
+                (Phase::Started, Some(recorded)) => match self.settle(id, &recorded).await? {
+                    Settled::Applied(object) => return self.conclude(id, op, &object),
+                    // The recorded plan is kept: its inverse was made before anything changed.
+                    Settled::NotApplied => write = recorded,
+                    Settled::Foreign(problem) => return self.reject(id, op, problem),
+                },
+                (Phase::Started, None) | (Phase::Failed(_), _) => {}
+            },
+            None => {}
+        }
+        for attempt in 1..=TRIES {
+            if self.cancel.is_cancelled() {
+                return Err(wait::interrupted());
+            }
+            let permit = self.journal.permit(id, op, &write)?;
+            match self.send(permit, &write).await {
+                Sent::Ok(object) => return self.conclude(id, op, &object),
+                Sent::Rejected(problem, again) => {
+                    // A conflict may be our own earlier sending that arrived late.
+                    if problem.kind == Kind::Conflict && attempt > 1 {
+                        match self.settle(id, &write).await? {
+                            Settled::Applied(object) => return self.conclude(id, op, &object),
+                            Settled::NotApplied => {}
+                            Settled::Foreign(problem) => return self.reject(id, op, problem),
+                        }
+                    }
+                    if again == Again::No || attempt == TRIES {
+                        return self.reject(id, op, problem);
+                    }
+                    wait::pause(Duration::from_millis(200) * attempt).await;
+                }
+                Sent::Unknown(problem) => {
+                    tracing::debug!("{write}: {problem}: reading what happened");
+                    match self.settle(id, &write).await? {
+                        Settled::Applied(object) => return self.conclude(id, op, &object),
+                        Settled::NotApplied if attempt == TRIES => return self.reject(id, op, problem),
+                        Settled::NotApplied => wait::pause(Duration::from_millis(500) * attempt).await,
+                        Settled::Foreign(problem) => return self.reject(id, op, problem),
+                    }
+                }
+            }
+        }
+        Err(Problem::bug(format!("{write} was neither done nor refused")))
+    }
+
+    fn conclude(&self, id: &StepId, op: &str, object: &Json) -> Result<Json, Problem> {
+        self.journal.done(id, op, object.clone())?;
+        Ok(object.clone())
+    }
+
+    fn reject(&self, id: &StepId, op: &str, problem: Problem) -> Result<Json, Problem> {
+        self.journal.fail(id, op, "", "", &problem)?;
+        Err(problem)
+    }
+
+    /// Sends one write once. Consumes the permit.
+    async fn send(&self, permit: Permit, write: &Write) -> Sent {
+        if !permit.covers(write) {
+            return Sent::Rejected(Problem::bug(format!("the permit of {} is for another write", permit.step())), Again::No);
+        }
+        let resource = match self.cluster.resource(&kind_text(write)).await {
+            Ok(resource) => resource,
+            Err(problem) => return Sent::Rejected(problem, Again::No),
+        };
+        let doing = write.to_string();
+        let fresh = match self.gather(write).await {
+            Ok(fresh) => fresh,
+            Err(problem) => return Sent::Rejected(problem, Again::No),
+        };
+        if let Err(problem) = precondition(write, fresh.target.as_ref()) {
+            return Sent::Rejected(problem, Again::No);
+        }
+        if let Err(problem) = guard::admit(permit.run(), write, &self.ledger.books(), &fresh) {
+            return Sent::Rejected(problem.object(write.object()), Again::No);
+        }
+        let version = fresh.target.as_ref().map(|target| text(target, "/metadata/resourceVersion")).unwrap_or_default();
+        let (method, path, body, content_type) = request(&permit, write, version);
+        let path = if write.verb == Verb::Create { resource.path(&write.namespace, "") } else { resource.path(&write.namespace, &path) };
+        self.cluster.requests().writes.fetch_add(1, Ordering::Relaxed);
+        let query: &[(&str, &str)] = if write.verb == Verb::Delete { &[] } else { &[("fieldManager", "pvmigrate")] };
+        match self.cluster.once(method, &path, query, body.to_string().into_bytes(), Some(content_type)).await {
+            Ok(object) => Sent::Ok(super::connect::slim(object)),
+            Err(e) if e.is_definite() => {
+                let problem = e.problem(&doing, Some(&write.object()));
+                // A deletion that finds nothing is done.
+                if e.is_not_found() && write.verb == Verb::Delete {
+                    return Sent::Ok(fresh.target.unwrap_or_default());
+                }
+                let again = match (&e, &write.precondition) {
+                    (Error::Answer { code: 429, .. }, _) => Again::Yes,
+                    // The guards decided on a version that is no longer there: they decide again.
+                    (Error::Answer { code: 409, .. }, Precondition::Uid(_)) => Again::Yes,
+                    _ => Again::No,
+                };
+                Sent::Rejected(problem, again)
+            }
+            Err(e) => Sent::Unknown(e.problem(&doing, Some(&write.object()))),
+        }
+    }
+
+    /// Reads whatever the guards need for this write.
+    async fn gather(&self, write: &Write) -> Result<Fresh, Problem> {
+        let before = self.cluster.requests().reads.load(Ordering::Relaxed);
+        let fresh = self.gather_all(write).await;
+        let after = self.cluster.requests().reads.load(Ordering::Relaxed);
+        self.cluster.requests().guards.fetch_add(after.saturating_sub(before), Ordering::Relaxed);
+        fresh
+    }
+
+    async fn gather_all(&self, write: &Write) -> Result<Fresh, Problem> {
+        let cluster = &self.cluster;
+        let look = |e: Error| e.problem(&format!("look at {} before writing", write.object()), Some(&write.object()));
+        let mut fresh = Fresh::default();
+        let books = self.ledger.books();
+        let (volumes, claims) = (known("PersistentVolume"), known("PersistentVolumeClaim"));
+        let resource = cluster.resource(&kind_text(write)).await?;
+        if write.verb != Verb::Create {
+            fresh.target = cluster.find(&resource, &write.namespace, &write.name).await.map_err(look)?;
+        }
+        let needs = guard::needs(write, fresh.target.as_ref(), &books);
+        if let Some(target) = &fresh.target {
+            if needs.volume_of_claim && !Pvc(target).volume().is_empty() {
+                fresh.volume = cluster.find(&volumes, "", Pvc(target).volume()).await.map_err(look)?;
+                fresh.vigil = self.vigils.state(&Pvc(target).reference());
+            }
+            if needs.claim_of_volume
+                && let Some(claim) = Pv(target).claim()
+            {
+                fresh.claim = cluster.find(&claims, &claim.namespace, &claim.name).await.map_err(look)?;
+            }
+            if needs.successor
+                && let Some(swapped) = books.swapped.get(Pv(target).name())
+            {
+                let claim = &swapped.claim;
+                fresh.successor = cluster.find(&claims, &claim.namespace, &claim.name).await.map_err(look)?;
+                fresh.successor_volume = cluster.find(&volumes, "", &swapped.target).await.map_err(look)?;
+                fresh.dependents = self.dependents(Pv(target)).await?;
+            }
+        }
+        if needs.pods {
+            fresh.pods = cluster.list_all(&known("Pod"), &write.namespace).await.map_err(look)?;
+        }
+        if needs.volumes {
+            fresh.volumes = cluster.list_all(&volumes, "").await.map_err(look)?;
+        }
+        for owner in guard::new_owners(write, fresh.target.as_ref()) {
+            let name = format!("{}:{}/{}", text(owner, "/kind"), write.namespace, text(owner, "/name"));
+            let served = cluster.find_resource(&format!("{}/{}", text(owner, "/apiVersion"), text(owner, "/kind"))).await?;
+            let live = match served {
+                Some(kind) => {
+                    let namespace = if kind.namespaced { write.namespace.as_str() } else { "" };
+                    cluster.find(&kind, namespace, text(owner, "/name")).await.map_err(look)?
+                }
+                None => None,
+            };
+            if live.is_none_or(|object| uid(&object) != text(owner, "/uid")) {
+                fresh.dead_owners.push(name);
+            }
+        }
+        Ok(fresh)
+    }
+
+    /// Snapshots and clones that need the volume's bytes.
+    async fn dependents(&self, volume: Pv<'_>) -> Result<Vec<String>, Problem> {
+        let mut found = Vec::new();
+        let Some(super::pv::Backend::Handle(_, handle)) = volume.backend() else { return Ok(found) };
+        if let Some(kind) = self.cluster.find_resource("VolumeSnapshotContent.snapshot.storage.k8s.io").await? {
+            let contents = self.cluster.list_all(&kind, "").await.map_err(|e| e.problem("see the snapshots of a volume", None))?;
+            for content in contents {
+                if text(&content, "/spec/source/volumeHandle") == handle {
+                    found.push(format!("VolumeSnapshotContent:{}", text(&content, "/metadata/name")));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Finds out by reading whether a write was carried out.
+    async fn settle(&self, id: &StepId, write: &Write) -> Result<Settled, Problem> {
+        let resource = self.cluster.resource(&kind_text(write)).await?;
+        let object = self
+            .cluster
+            .find(&resource, &write.namespace, &write.name)
+            .await
+            .map_err(|e| e.problem(&format!("find out whether `{write}` was carried out"), Some(&write.object())))?;
+        let ours = |object: &Json| {
+            text(object, "/metadata/annotations/pvmigrate.io~1step") == id.as_str()
+                && text(object, "/metadata/annotations/pvmigrate.io~1run") == self.journal.run().as_str()
+        };
+        Ok(match (write.verb, object) {
+            (Verb::Create, None) => Settled::NotApplied,
+            (Verb::Create, Some(object)) if ours(&object) => Settled::Applied(object),
+            (Verb::Create, Some(_)) => Settled::Foreign(taken(write)),
+            (Verb::Delete, None) => Settled::Applied(Json::Null),
+            (Verb::Delete, Some(object)) if !guard::is_same(write, &object) => Settled::Applied(Json::Null),
+            (Verb::Delete, Some(object)) if !text(&object, "/metadata/deletionTimestamp").is_empty() => Settled::Applied(object),
+            (Verb::Delete, Some(_)) => Settled::NotApplied,
+            (Verb::Patch, None) => Settled::Foreign(vanished(write)),
+            (Verb::Patch, Some(object)) if !guard::is_same(write, &object) => Settled::Foreign(replaced(write)),
+            (Verb::Patch, Some(object)) if ours(&object) => Settled::Applied(object),
+            (Verb::Patch, Some(object)) => {
+                let mut after = object.clone();
+                json_patch::merge(&mut after, &write.body);
+                if after == object { Settled::Applied(object) } else { Settled::NotApplied }
+            }
+        })
+    }
+}
+
+/// `apps/v1/Deployment`: how `Cluster::resource` is asked for the kind of a write.
+fn kind_text(write: &Write) -> String {
+    if super::kinds::is_known(&write.gvk) { write.gvk.kind.clone() } else { format!("{}/{}", write.gvk.api_version(), write.gvk.kind) }
+}
+
+fn taken(write: &Write) -> Problem {
+    Problem::new(Kind::Conflict, format!("{} exists already and is not ours", write.object())).object(write.object())
+}
+
+fn vanished(write: &Write) -> Problem {
+    Problem::new(Kind::NotFound, format!("{} does not exist any more", write.object())).object(write.object())
+}
+
+fn replaced(write: &Write) -> Problem {
+    Problem::new(Kind::Conflict, format!("{} was deleted and made anew by somebody else", write.object())).object(write.object())
+}
+
+/// Compares the object that is there with the one that the write was planned for.
+fn precondition(write: &Write, target: Option<&Json>) -> Result<(), Problem> {
+    match (&write.precondition, target) {
+        (Precondition::Absent, _) => Ok(()),
+        // Deleting what is gone is done; the server's 404 says so.
+        (_, None) if write.verb == Verb::Delete => Ok(()),
+        (_, None) => Err(vanished(write)),
+        (_, Some(target)) if !guard::is_same(write, target) => Err(replaced(write)),
+        (Precondition::Version { resource_version, .. }, Some(target))
+            if text(target, "/metadata/resourceVersion") != resource_version =>
+        {
+            Err(Problem::new(Kind::Conflict, format!("{} was changed by somebody else", write.object())).object(write.object()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Method, name, body and content type, with preconditions and stamps in the body.
+fn request(permit: &Permit, write: &Write, version: &str) -> (&'static str, String, Json, &'static str) {
+    match write.verb {
+        Verb::Create => {
+            let mut body = write.body.clone();
+            stamp(permit, &mut body);
+            ("POST", write.name.clone(), body, "application/json")
+        }
+        Verb::Patch => {
+            let mut body = write.body.clone();
+            // Writes that take our marks off, or touch objects that carry none, are told by their effect.
+            if is_marking(write) {
+                stamp(permit, &mut body);
+            }
+            if let Some(uid) = write.precondition.uid() {
+                body["metadata"]["uid"] = json!(uid);
+            }
+            body["metadata"]["resourceVersion"] = json!(version);
+            ("PATCH", write.name.clone(), body, "application/merge-patch+json")
+        }
+        Verb::Delete => {
+            let mut body = if write.body.is_object() { write.body.clone() } else { json!({}) };
+            body["kind"] = json!("DeleteOptions");
+            body["apiVersion"] = json!("v1");
+            body["preconditions"] = json!({"uid": write.precondition.uid(), "resourceVersion": version});
+            if version.is_empty() {
+                body["preconditions"].as_object_mut().map(|p| p.remove("resourceVersion"));
+            }
+            ("DELETE", write.name.clone(), body, "application/json")
+        }
+    }
+}
+
+/// True if the patch sets one of our own annotations: then it also carries run and step.
+fn is_marking(write: &Write) -> bool {
+    write.body["metadata"]["annotations"]
+        .as_object()
+        .is_some_and(|map| map.iter().any(|(key, value)| key.starts_with("pvmigrate.io/") && !value.is_null()))
+}
+
+fn stamp(permit: &Permit, body: &mut Json) {
+    let annotations = &mut body["metadata"]["annotations"];
+    if annotations.is_null() {
+        *annotations = Value::Object(serde_json::Map::new());
+    }
+    annotations[RUN] = json!(permit.run().as_str());
+    annotations[STEP] = json!(permit.step().as_str());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{pv, pvc};
+    use crate::journal::FileStore;
+    use crate::words::{PvcRef, RunId};
+
+    fn permit(write: &Write) -> (tempfile::TempDir, Permit) {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(RunId::parse("0123abcd").unwrap(), Box::new(FileStore::open(dir.path()).unwrap())).unwrap();
+        let permit = journal.permit(&StepId::new("root/1.x"), "x", write).unwrap();
+        (dir, permit)
+    }
+
+    fn volume() -> Json {
+        json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv-1", "uid": "u1", "resourceVersion": "7"},
+            "spec": {"persistentVolumeReclaimPolicy": "Delete"}})
+    }
+
+    #[test]
+    fn every_patch_and_delete_carries_uid_and_version() {
+        let claim = json!({"metadata": {"name": "data", "namespace": "shop", "uid": "c1"}});
+        let object = volume();
+        for write in [
+            pv::plan_retain(Pv(&object)),
+            pv::plan_policy(Pv(&object), "Delete", crate::journal::Class::Reversible),
+            pv::plan_reserve(Pv(&object), &PvcRef::new("shop", "data")),
+        ] {
+            let (_dir, permit) = permit(&write);
+            let (method, _, body, _) = request(&permit, &write, "7");
+            assert_eq!((method, &body["metadata"]["uid"], &body["metadata"]["resourceVersion"]), ("PATCH", &json!("u1"), &json!("7")));
+        }
+        let write = pvc::plan_delete(Pvc(&claim), crate::journal::Class::Swap);
+        let (_dir, permit) = permit(&write);
+        let (_, _, body, _) = request(&permit, &write, "9");
+        assert_eq!(body["preconditions"], json!({"uid": "c1", "resourceVersion": "9"}));
+        assert!(body.get("gracePeriodSeconds").is_none());
+    }
+
+    #[test]
+    fn stamps_go_where_they_can_be_taken_off_again() {
+        let object = volume();
+        let mark = pv::plan_retain(Pv(&object));
+        let (_dir, one) = permit(&mark);
+        let (_, _, body, _) = request(&one, &mark, "7");
+        assert_eq!(body["metadata"]["annotations"][STEP], "root/1.x");
+        let unmark = pv::plan_policy(Pv(&object), "Delete", crate::journal::Class::Reversible);
+        let (_dir, two) = permit(&unmark);
+        let (_, _, body, _) = request(&two, &unmark, "7");
+        assert_eq!(body["metadata"]["annotations"][STEP], Value::Null);
+    }
+
+    #[test]
+    fn a_precondition_is_the_object_not_its_name() {
+        let write = pv::plan_retain(Pv(&volume()));
+        assert!(precondition(&write, Some(&volume())).is_ok());
+        let mut other = volume();
+        other["metadata"]["uid"] = json!("u2");
+        assert_eq!(precondition(&write, Some(&other)).map_err(|p| p.kind), Err(Kind::Conflict));
+        assert_eq!(precondition(&write, None).map_err(|p| p.kind), Err(Kind::NotFound));
+        let exact = Write { precondition: Precondition::Version { uid: "u1".into(), resource_version: "6".into() }, ..write };
+        assert_eq!(precondition(&exact, Some(&volume())).map_err(|p| p.kind), Err(Kind::Conflict));
+    }
+}

@@ -1,0 +1,145 @@
+//! Watching that nobody mounts a claim between its final pass and its swap.
+//!
+//! A vigil begins with a quorum LIST of the namespace's pods and goes on with a watch from that list's
+//! resourceVersion. Any gap, and any foreign pod that is not finished, breaks it for good: the final pass is then made
+//! again. It lives in memory only, so a crash breaks it too. `status.replicas` is no evidence (obs P).
+
+use super::guard::finished;
+use super::{Cluster, known, text, wait, workload};
+use crate::words::{Json, Kind, Problem, PvcRef, RunId};
+use futures::TryStreamExt;
+use kube::core::WatchEvent;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A watch that brought nothing, not even a bookmark, is opened again from where it was.
+const IDLE: Duration = Duration::from_secs(90);
+/// How long the watch may be away before the vigil is over.
+const PATIENCE: u32 = 120;
+
+/// The vigils of a run, by claim.
+#[derive(Debug, Default)]
+pub struct Vigils {
+    by_claim: Mutex<BTreeMap<PvcRef, Vigil>>,
+}
+
+/// One watch over some claims of one namespace.
+#[derive(Clone, Debug)]
+pub struct Vigil {
+    state: Arc<Mutex<State>>,
+    /// Dropping the last handle ends the watch.
+    _guard: Arc<tokio_util::sync::DropGuard>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    broken: Option<String>,
+    live: bool,
+}
+
+impl Vigils {
+    /// `None`: nobody watches. `Err`: why the watch is worth nothing.
+    pub fn state(&self, claim: &PvcRef) -> Option<Result<(), String>> {
+        let map = self.lock();
+        let vigil = map.get(claim)?;
+        let state = vigil.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(match &state.broken {
+            Some(why) => Err(why.clone()),
+            None if !state.live => Err("the watch of the pods is interrupted".into()),
+            None => Ok(()),
+        })
+    }
+
+    /// Ends the watch over a claim.
+    pub fn end(&self, claim: &PvcRef) {
+        self.lock().remove(claim);
+    }
+
+    /// Begins a watch; an older one over the same claim ends.
+    ///
+    /// # Errors
+    /// `Voided` if a foreign pod uses the claim right now; a read that failed.
+    pub async fn begin(&self, cluster: &Cluster, run: &RunId, claim: &PvcRef) -> Result<(), Problem> {
+        self.end(claim);
+        let (pods, version) = cluster
+            .list(&known("Pod"), &claim.namespace, &[])
+            .await
+            .map_err(|e| e.problem("see that nobody uses the claim", None))?;
+        if let Some(pod) = pods.iter().find(|pod| is_writer(pod, claim, run)) {
+            return Err(Problem::new(
+                Kind::Voided,
+                format!("claim `{claim}` is in use by pod `{}`", text(pod, "/metadata/name")),
+            )
+            .object(format!("Pod:{}/{}", claim.namespace, text(pod, "/metadata/name")))
+            .retryable());
+        }
+        let state = Arc::new(Mutex::new(State { broken: None, live: true }));
+        let ended = tokio_util::sync::CancellationToken::new();
+        let vigil = Vigil { state: state.clone(), _guard: Arc::new(ended.clone().drop_guard()) };
+        let (cluster, run, claim_) = (cluster.clone(), run.clone(), claim.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = ended.cancelled() => {}
+                why = watch(&cluster, &run, &claim_, version, &state) => {
+                    state.lock().unwrap_or_else(PoisonError::into_inner).broken = Some(why);
+                }
+            }
+        });
+        self.lock().insert(claim.clone(), vigil);
+        Ok(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<PvcRef, Vigil>> {
+        self.by_claim.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// True if a pod is or may become a writer of the claim. A pod that is being deleted still is one.
+fn is_writer(pod: &Json, claim: &PvcRef, run: &RunId) -> bool {
+    workload::claims_of_spec(&pod["spec"]).contains(&claim.name.as_str())
+        && !finished(pod)
+        && text(pod, "/metadata/labels/pvmigrate.io~1run") != run.as_str()
+}
+
+/// Watches until the vigil is broken and says why.
+async fn watch(cluster: &Cluster, run: &RunId, claim: &PvcRef, mut version: String, state: &Mutex<State>) -> String {
+    let live = |yes: bool| state.lock().unwrap_or_else(PoisonError::into_inner).live = yes;
+    let mut failures = 0;
+    loop {
+        let mut stream = match cluster.watch(&known("Pod"), &claim.namespace, &[], &version).await {
+            Ok(stream) => stream,
+            Err(e) if e.is_passing() && failures < PATIENCE => {
+                failures += 1;
+                live(false);
+                wait::pause(Duration::from_secs(1)).await;
+                continue;
+            }
+            Err(e) => return format!("the watch of the pods cannot go on: {e}"),
+        };
+        live(true);
+        failures = 0;
+        loop {
+            let event = match tokio::time::timeout(IDLE, stream.try_next()).await {
+                // Silence: the same stretch is asked for again, so nothing is missed.
+                Err(_) | Ok(Ok(None)) => break,
+                Ok(Err(e)) if e.is_passing() => break,
+                Ok(Err(e)) => return format!("the watch of the pods has a gap: {e}"),
+                Ok(Ok(Some(event))) => event,
+            };
+            let pod = match event {
+                WatchEvent::Added(pod) | WatchEvent::Modified(pod) | WatchEvent::Deleted(pod) => pod,
+                WatchEvent::Bookmark(mark) => {
+                    version = mark.metadata.resource_version;
+                    continue;
+                }
+                WatchEvent::Error(status) => return format!("the watch of the pods has a gap: {}", status.message),
+            };
+            if is_writer(&pod, claim, run) {
+                return format!("pod `{}` used the claim", text(&pod, "/metadata/name"));
+            }
+            text(&pod, "/metadata/resourceVersion").clone_into(&mut version);
+        }
+        live(false);
+    }
+}
