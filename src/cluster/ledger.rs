@@ -15,8 +15,8 @@ pub enum Fact {
     Retained { pv: String, uid: String, was: String },
     /// A temporary claim of ours exists for the original `like`.
     Temporary { claim: PvcRef, uid: String, like: PvcRef, like_uid: String },
-    /// A pod that used the volume ran on this node.
-    Used { pv: String, node: String },
+    /// A pod that used the claim ran on this node.
+    Used { claim: PvcRef, node: String },
     /// The workload has no pods by our doing.
     Stopped { workload: ObjectRef, uid: String, replicas: i64, at_ms: i64 },
     /// It was started again and became Ready.
@@ -38,7 +38,7 @@ pub struct Books {
     pub retained: BTreeMap<String, (String, String)>,
     /// By temporary claim: its uid, the original and its uid.
     pub temporary: BTreeMap<PvcRef, (String, PvcRef, String)>,
-    pub nodes: BTreeMap<String, BTreeSet<String>>,
+    pub nodes: BTreeMap<PvcRef, BTreeSet<String>>,
     /// By workload: uid, replicas, when.
     pub stopped: BTreeMap<ObjectRef, (String, i64, i64)>,
     pub started: BTreeMap<ObjectRef, i64>,
@@ -76,8 +76,8 @@ impl Books {
             Fact::Temporary { claim, uid, like, like_uid } => {
                 self.temporary.insert(claim, (uid, like, like_uid));
             }
-            Fact::Used { pv, node } => {
-                self.nodes.entry(pv).or_default().insert(node);
+            Fact::Used { claim, node } => {
+                self.nodes.entry(claim).or_default().insert(node);
             }
             Fact::Stopped { workload, uid, replicas, at_ms } => {
                 self.started.remove(&workload);

@@ -237,6 +237,13 @@ impl Journal {
         self.append(event, true)
     }
 
+    /// Records a sign of life of a step in flight, or what it must not forget; the last one counts.
+    pub fn beat(&self, id: &StepId, op: &str, out: Json) -> Result<(), Problem> {
+        let mut event = Event::new(T::Beat, id, op);
+        event.out = Some(out);
+        self.append(event, false)
+    }
+
     /// Adds a fact to what later guards rely on.
     pub fn fact(&self, id: &StepId, fact: Json) -> Result<(), Problem> {
         let mut event = Event::new(T::Fact, id, "fact");

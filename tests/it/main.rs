@@ -1,1 +1,5 @@
-fn main(){}
+//! The one test binary: `cargo test` runs what needs no cluster; with one,
+//! `PVMIGRATE_TEST_CLUSTER=…/cluster cargo test -- --ignored real --test-threads 6` runs the rest.
+
+mod world;
+mod world_test;

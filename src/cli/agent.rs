@@ -1,0 +1,317 @@
+//! `pvmigrate agent …`: what runs inside pods, and on any two directories.
+//!
+//! Not the work: it reads the command line, prints lines and turns reports into exit codes. What must stay true:
+//! stdout is JSON lines for `copy` and `verify`, and the last one is the report, whatever happened.
+
+use crate::copy::agent::stop::Stop;
+use crate::copy::agent::{copy, exercise, rsync, verify};
+use crate::copy::report::{FailKind, Line, Mode, Pass, TERMINATION_MESSAGE_BYTES};
+use clap::{Subcommand, ValueEnum};
+use jiff::Timestamp;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const DONE: u8 = 0;
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const LOST: u8 = 3;
+
+/// Where Kubernetes reads a container's last words, unless the pod says otherwise.
+const TERMINATION_LOG: &str = "/dev/termination-log";
+
+/// Copy, verify or exercise directories (what runs inside pods)
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make one directory equal to another with rsync
+    Copy(CopyArgs),
+    /// Compare two directories: names, metadata and content
+    Verify(VerifyArgs),
+    /// Write like an application that would notice a lost write
+    Exercise(ExerciseArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct CopyArgs {
+    /// Directory to copy from; never written to
+    source: PathBuf,
+    /// Directory to make equal to it: what is not in SOURCE is deleted
+    target: PathBuf,
+    /// hot: others write meanwhile; final: nobody writes, and a file that vanishes is an error
+    #[arg(long)]
+    pass: PassArg,
+    /// When the last good pass began (its report's `started_at`); without it nothing in TARGET is trusted
+    #[arg(long, value_name = "RFC3339")]
+    since: Option<Timestamp>,
+    #[command(flatten)]
+    last_words: LastWords,
+}
+
+#[derive(Debug, clap::Args)]
+struct VerifyArgs {
+    /// One side, only read
+    source: PathBuf,
+    /// The other side, only read
+    target: PathBuf,
+    /// full: all content; changed: the content of what changed since --since; metadata: no content
+    #[arg(long)]
+    mode: ModeArg,
+    /// For --mode changed: a time before which all content was verified
+    #[arg(long, value_name = "RFC3339")]
+    since: Option<Timestamp>,
+    #[command(flatten)]
+    last_words: LastWords,
+}
+
+#[derive(Debug, clap::Args)]
+struct LastWords {
+    /// File that gets the report too, cut to 4096 bytes [default: /dev/termination-log if there is one]
+    #[arg(long, value_name = "PATH")]
+    termination_log: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct ExerciseArgs {
+    /// Directory to write in
+    dir: PathBuf,
+    /// Directory outside of the volume that remembers what was acknowledged
+    #[arg(long, value_name = "DIR")]
+    ack: Option<PathBuf>,
+    /// Milliseconds between two rounds
+    #[arg(long, value_name = "MS", default_value_t = 20)]
+    interval_ms: u64,
+    /// Whose part of DIR it is [default: $HOSTNAME]
+    #[arg(long)]
+    name: Option<String>,
+    /// Only say whether anything was lost; not while it is being written
+    #[arg(long)]
+    check: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PassArg {
+    Hot,
+    Final,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ModeArg {
+    Full,
+    Changed,
+    Metadata,
+}
+
+/// Runs the command and returns the exit code: 0 done or equal, 1 failed or different, 2 usage, 3 lost, 128 + n if
+/// signal n asked us to stop.
+pub fn main(args: Args) -> u8 {
+    let stop = match Stop::on_signals() {
+        Ok(stop) => stop,
+        Err(error) => {
+            talk(&format!("agent: signals cannot be handled: {error}"));
+            return FAILED;
+        }
+    };
+    match args.command {
+        Command::Copy(args) => run_copy(args, &stop),
+        Command::Verify(args) => run_verify(args, &stop),
+        Command::Exercise(args) => run_exercise(args, &stop),
+    }
+}
+
+fn run_copy(args: CopyArgs, stop: &Stop) -> u8 {
+    let pass = match args.pass {
+        PassArg::Hot => Pass::Hot,
+        PassArg::Final => Pass::Final,
+    };
+    let CopyArgs {
+        source, target, since, ..
+    } = args;
+    let job = copy::Job {
+        source,
+        target,
+        pass,
+        since,
+        program: rsync::PROGRAM.into(),
+    };
+    let report = copy::copy(&job, stop, &mut |line| print(&line.to_json()));
+    if !report.ok {
+        talk(&format!("agent: {}", report.meaning));
+    }
+    let code = exit_code(report.ok, report.kind, stop);
+    end(Line::CopyReport(report), &args.last_words, code)
+}
+
+fn run_verify(args: VerifyArgs, stop: &Stop) -> u8 {
+    let mode = match args.mode {
+        ModeArg::Full => Mode::Full,
+        ModeArg::Changed => Mode::Changed,
+        ModeArg::Metadata => Mode::Metadata,
+    };
+    let VerifyArgs {
+        source, target, since, ..
+    } = args;
+    let job = verify::Job {
+        source,
+        target,
+        mode,
+        since,
+        threads: verify::default_threads(),
+    };
+    let report = verify::verify(&job, stop, &mut |line| print(&line.to_json()));
+    if !report.ok {
+        let first = report
+            .messages
+            .first()
+            .map_or(String::new(), |first| format!(", {first}"));
+        talk(&format!("agent: {} differences{first}", report.differences_total));
+    }
+    let code = exit_code(report.ok, report.kind, stop);
+    end(Line::VerifyReport(report), &args.last_words, code)
+}
+
+fn exit_code(ok: bool, kind: Option<FailKind>, stop: &Stop) -> u8 {
+    match (kind, stop.requested()) {
+        _ if ok => DONE,
+        (Some(FailKind::Interrupted), Some(signal)) => 128 + u8::try_from(signal).unwrap_or(0),
+        (Some(FailKind::Usage), _) => USAGE,
+        _ => FAILED,
+    }
+}
+
+/// The report goes to stdout whole, and cut to where Kubernetes keeps it after the log is gone.
+fn end(report: Line, last_words: &LastWords, code: u8) -> u8 {
+    print(&report.to_json());
+    let file = match &last_words.termination_log {
+        Some(file) => Some(file.as_path()),
+        None => Some(Path::new(TERMINATION_LOG)).filter(|file| file.exists()),
+    };
+    if let Some(file) = file {
+        let text = report.to_json_within(TERMINATION_MESSAGE_BYTES - 1);
+        let wrote = OpenOptions::new().write(true).create(true).truncate(true).open(file);
+        if let Err(error) = wrote.and_then(|mut file| file.write_all(text.as_bytes())) {
+            talk(&format!(
+                "agent: the report is only in the log: {}: {error}",
+                file.display()
+            ));
+        }
+    }
+    code
+}
+
+fn run_exercise(args: ExerciseArgs, stop: &Stop) -> u8 {
+    let name = args
+        .name
+        .or_else(|| std::env::var("HOSTNAME").ok())
+        .filter(|name| !name.is_empty());
+    let Some(name) = name else {
+        talk("agent: there is no $HOSTNAME: give --name");
+        return USAGE;
+    };
+    if name.contains('/') || name.starts_with('.') {
+        talk(&format!("agent: `{name}` cannot be a directory's name"));
+        return USAGE;
+    }
+    let interval = Duration::from_millis(args.interval_ms);
+    let job = exercise::Job {
+        dir: args.dir,
+        ack: args.ack,
+        name,
+        interval,
+        until: None,
+    };
+    let outcome = if args.check {
+        exercise::check(&job).inspect(|n| print(&format!("exercise: n={n}")))
+    } else {
+        exercise::exercise(&job, stop, &mut |line| print(&line))
+    };
+    match outcome {
+        Ok(_) => DONE,
+        Err(fault @ exercise::Fault::Lost(_)) => {
+            print(&fault.to_string());
+            LOST
+        }
+        Err(exercise::Fault::Io { doing, source }) => {
+            talk(&format!("agent: {doing}: {source}"));
+            FAILED
+        }
+    }
+}
+
+/// A reader that went away must not end a copy: the report is in the termination log too.
+fn print(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _gone = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+fn talk(line: &str) {
+    let _gone = writeln!(std::io::stderr(), "{line}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Alone {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        <Alone as clap::CommandFactory>::command().debug_assert();
+        let since = "2026-01-02T03:04:05.000000001Z";
+        for (line, fits) in [
+            ("copy /src /dst --pass hot", true),
+            (
+                &format!("copy /src /dst --pass final --since {since} --termination-log /tmp/x"),
+                true,
+            ),
+            ("copy /src /dst", false),
+            ("copy /src --pass hot", false),
+            ("copy /src /dst --pass hot --since yesterday", false),
+            (&format!("verify /src /dst --mode changed --since {since}"), true),
+            ("verify /src /dst --mode half", false),
+            ("exercise /data --ack /ack --interval-ms 5 --name web", true),
+            ("exercise /data --check", true),
+            ("", false),
+        ] {
+            let parsed = Alone::try_parse_from(["agent"].into_iter().chain(line.split_whitespace()));
+            assert_eq!(parsed.is_ok(), fits, "{line}");
+        }
+        let Ok(Alone {
+            args: Args {
+                command: Command::Copy(copy),
+            },
+        }) = Alone::try_parse_from(["agent", "copy", "a", "b", "--pass", "hot", "--since", since])
+        else {
+            panic!("it parsed above");
+        };
+        assert_eq!(copy.since.unwrap().subsec_nanosecond(), 1);
+    }
+
+    #[test]
+    fn exit_codes_tell_what_to_do() {
+        let (quiet, asked) = (Stop::new(), Stop::new());
+        asked.request(15);
+        for (ok, kind, stop, wanted) in [
+            (true, None, &quiet, 0),
+            (true, Some(FailKind::Vanished), &asked, 0),
+            (false, None, &quiet, 1),
+            (false, Some(FailKind::Usage), &quiet, 2),
+            (false, Some(FailKind::NoSpace), &asked, 1),
+            (false, Some(FailKind::Interrupted), &asked, 143),
+            (false, Some(FailKind::Interrupted), &quiet, 1),
+        ] {
+            assert_eq!(exit_code(ok, kind, stop), wanted, "{kind:?}");
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! One pass: make the target equal to the source with rsync, and say honestly how it went.
+//!
+//! Not a judge of the content: that is `verify`, in another process. Called by `cli::agent`.
+//!
+//! The pass rule: rsync skips a file whose size and mtime are equal on both sides, but a store through mmap changes
+//! neither at once, and anybody can set an mtime back. So a pass notes its time T, then flushes the source: whatever
+//! is stored afterwards faults on a clean page and moves mtime and ctime to T or later. The next pass is given T as
+//! `since`, and has rsync read every file on both sides whose mtime or ctime is not safely before it.
+//! What must stay true: T is taken before the flush; with no `since` every file that the target has is read; success means rsync ended well, and the target's file system took everything to its disk.
+
+use super::rsync::{self, Complaints, Run, Transfer, Verdict};
+use super::scan::{self, Free, Scan};
+use super::stop::Stop;
+use super::tree::Root;
+use super::{Emit, Failure, child, open_both, stamp};
+use crate::copy::report::{CopyReport, FailKind, Line, MESSAGES_MAX, Pass, Phase, Progress};
+use crate::words::clock::Clock;
+use jiff::Timestamp;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// What to copy.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub source: PathBuf,
+    pub target: PathBuf,
+    pub pass: Pass,
+    /// `started_at` of the last pass that ended well.
+    pub since: Option<Timestamp>,
+    /// The rsync to run: [`rsync::PROGRAM`].
+    pub program: OsString,
+}
+
+/// Makes the pass. Always returns a report, and emits progress on the way.
+pub fn copy(job: &Job, stop: &Stop, emit: Emit<'_>) -> CopyReport {
+    let began = Clock.monotonic();
+    let mut report = CopyReport {
+        ok: false,
+        pass: job.pass,
+        engine: "rsync".into(),
+        exit: -1,
+        meaning: String::new(),
+        kind: None,
+        retryable: false,
+        started_at: stamp(Timestamp::now()),
+        seconds: 0.0,
+        files_total: 0,
+        bytes_total: 0,
+        files_copied: 0,
+        bytes_copied: 0,
+        files_deleted: 0,
+        reread: 0,
+        messages: Vec::new(),
+    };
+    match steps(job, stop, &mut Ticker::new(job.pass, emit), &mut report) {
+        Ok(()) => {
+            report.ok = true;
+            if report.meaning.is_empty() {
+                report.meaning = "complete: rsync ended without an error and the target is on disk".into();
+            }
+        }
+        Err(failure) => {
+            report.kind = Some(failure.kind);
+            report.meaning = failure.meaning;
+            report.retryable = failure.retryable;
+        }
+    }
+    report.seconds = began.elapsed().as_secs_f64();
+    report
+}
+
+fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyReport) -> Result<(), Failure> {
+    let (source, target) = open_both(&job.source, &job.target)?;
+    ticker.phase(Phase::Sync);
+    // Before the flush, never after it: a page that is stored to again while the flush goes on is stamped once.
+    let started = Timestamp::now();
+    report.started_at = stamp(started);
+    rustix::fs::syncfs(source.fd()).map_err(|e| Failure::system("flushing the source", &e.into()))?;
+
+    ticker.phase(Phase::Scan);
+    // A time that has not come vouches for nothing: one of the clocks is wrong.
+    let since = job.since.filter(|since| *since <= started);
+    let scan = scan::scan(&source, &target, job.pass, since, stop, &mut |scan| {
+        ticker.scanned(scan)
+    })?;
+    (report.files_total, report.bytes_total) = (scan.files, scan.bytes);
+    if since != job.since {
+        report
+            .messages
+            .push("--since is in the future: every file is read again".into());
+    }
+    scan::fits(scan.need, scan.held, free(&target)?)?;
+
+    report.reread = scan.suspects_count;
+    // First, because only the run over the whole tree puts right what this one does to directories and links.
+    if scan.suspects_count > 0 {
+        ticker.phase(Phase::Reread);
+        run(job, Run::Listed, &scan.suspects, stop, ticker, report)?;
+    }
+    ticker.phase(Phase::Copy);
+    run(job, Run::Whole, &[], stop, ticker, report)?;
+
+    ticker.phase(Phase::Sync);
+    // The same descriptor as before the copy: the kernel reports here every write that failed since it was opened.
+    rustix::fs::syncfs(target.fd()).map_err(|e| Failure::system("writing the target to its disk", &e.into()))
+}
+
+fn free(target: &Root) -> Result<Free, Failure> {
+    let stat = rustix::fs::fstatvfs(target.fd()).map_err(|e| Failure::system("asking for space", &e.into()))?;
+    let inodes = (stat.f_files > 0).then_some(stat.f_favail);
+    Ok(Free {
+        bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+        inodes,
+    })
+}
+
+/// Runs rsync once and adds what it did to the report.
+fn run(
+    job: &Job,
+    run: Run,
+    feed: &[u8],
+    stop: &Stop,
+    ticker: &mut Ticker<'_>,
+    report: &mut CopyReport,
+) -> Result<(), Failure> {
+    if let Some(signal) = stop.requested() {
+        return Err(Failure::interrupted(signal));
+    }
+    let real = |path: &PathBuf| path.canonicalize().map_err(|e| Failure::system(path.display(), &e));
+    let as_root = rustix::process::geteuid().is_root();
+    let argv = rsync::argv(run, job.pass, as_root, &real(&job.source)?, &real(&job.target)?);
+    let ended = child::run(&job.program, &argv, feed, stop, &mut |transfer| {
+        ticker.transferred(transfer)
+    })?;
+    report.files_copied += ended.stats.files_copied;
+    report.bytes_copied += ended.stats.bytes_copied;
+    report.files_deleted += ended.stats.deleted;
+    let Complaints { first, .. } = &ended.complaints;
+    let room = MESSAGES_MAX.saturating_sub(report.messages.len());
+    report.messages.extend(first.iter().take(room).cloned());
+    report.exit = if report.exit > 0 { report.exit } else { ended.code };
+    match rsync::judge(ended.code, job.pass, &ended.complaints) {
+        Verdict::Clean => Ok(()),
+        Verdict::Vanished => {
+            report.kind = Some(FailKind::Vanished);
+            report.meaning = "complete but for files that went away meanwhile, as in a live tree".into();
+            Ok(())
+        }
+        Verdict::Failed(failure) => {
+            report.exit = ended.code;
+            Err(failure)
+        }
+    }
+}
+
+/// Turns what happens into progress, at most once a second and once for every phase.
+struct Ticker<'a> {
+    emit: Emit<'a>,
+    now: Progress,
+    phase_began: Instant,
+    told: Instant,
+}
+
+impl<'a> Ticker<'a> {
+    fn new(pass: Pass, emit: Emit<'a>) -> Self {
+        let now = Progress {
+            phase: Phase::Sync,
+            pass: Some(pass),
+            files: 0,
+            files_total: 0,
+            bytes: 0,
+            bytes_total: 0,
+            rate_bytes_s: 0,
+            eta_s: None,
+        };
+        Ticker {
+            emit,
+            now,
+            phase_began: Clock.monotonic(),
+            told: Clock.monotonic(),
+        }
+    }
+
+    fn phase(&mut self, phase: Phase) {
+        self.now = Progress {
+            phase,
+            files: 0,
+            bytes: 0,
+            rate_bytes_s: 0,
+            eta_s: None,
+            ..self.now.clone()
+        };
+        self.phase_began = Clock.monotonic();
+        self.tell();
+    }
+
+    fn scanned(&mut self, scan: &Scan) {
+        (self.now.files, self.now.files_total, self.now.bytes_total) = (scan.entries, scan.entries, scan.bytes);
+        self.tick();
+    }
+
+    fn transferred(&mut self, transfer: Transfer) {
+        self.now.bytes = transfer.bytes;
+        self.now.files = transfer.entries.map_or(self.now.files, |(done, _)| done);
+        let seconds = self.phase_began.elapsed().as_secs_f64();
+        self.now.rate_bytes_s = (transfer.bytes as f64 / seconds.max(0.001)) as u64;
+        // The first moments foretell nothing.
+        self.now.eta_s = if seconds < 1.0 { None } else { eta(&self.now, seconds) };
+        self.tick();
+    }
+
+    fn tick(&mut self) {
+        if self.told.elapsed() >= Duration::from_secs(1) {
+            self.tell();
+        }
+    }
+
+    fn tell(&mut self) {
+        self.told = Clock.monotonic();
+        (self.emit)(Line::Progress(self.now.clone()));
+    }
+}
+
+/// Seconds that are left after `seconds`, by whichever of entries and bytes is further.
+fn eta(now: &Progress, seconds: f64) -> Option<u64> {
+    let share = |done: u64, all: u64| {
+        if all == 0 {
+            0.0
+        } else {
+            (done as f64 / all as f64).min(1.0)
+        }
+    };
+    let done = share(now.files, now.files_total).max(share(now.bytes, now.bytes_total));
+    (done > 0.0).then(|| (seconds * (1.0 - done) / done).ceil() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_follows_from_what_is_further() {
+        let mut now = Ticker::new(Pass::Hot, &mut |_| {}).now;
+        for (files, bytes, wanted) in [
+            (0, 0, None),
+            (5, 0, Some(10)),
+            (5, 800, Some(3)),
+            (10, 800, Some(0)),
+            (99, 9999, Some(0)),
+        ] {
+            (now.files, now.files_total, now.bytes, now.bytes_total) = (files, 10, bytes, 1000);
+            assert_eq!(eta(&now, 10.0), wanted, "{files} {bytes}");
+        }
+    }
+}

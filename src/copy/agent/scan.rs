@@ -1,0 +1,224 @@
+//! What a pass must know before it copies: how much there is, whether it fits, what has to be read again.
+//!
+//! Not a comparison of content. Called by `copy`. What must stay true: a file is trusted to be unchanged only if its
+//! mtime and its ctime are safely before the previous pass (the pass rule in `copy`); a refusal for want of space is
+//! made only where it is certain, and before anything is written.
+
+use super::stop::Stop;
+use super::tree::{self, Detail, Node, Pair, Root, Seen, Side};
+use super::{Failure, suspect_from};
+use crate::copy::report::{FailKind, Pass};
+use crate::words::size::human_bytes;
+use jiff::Timestamp;
+use rustix::fs::FileType;
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+/// What was found.
+#[derive(Default)]
+pub struct Scan {
+    /// Entries of any type in the source, the root included.
+    pub entries: u64,
+    /// Regular files in the source (names).
+    pub files: u64,
+    /// The sum of their sizes, hard-linked ones once.
+    pub bytes: u64,
+    /// What they need at least on the target.
+    pub need: Room,
+    /// What the target tree holds already, and a copy would replace.
+    pub held: Room,
+    /// Files that rsync would skip for their size and mtime, though nothing vouches for their content: paths with a
+    /// NUL after each, as `--files-from --from0` reads them.
+    pub suspects: Vec<u8>,
+    pub suspects_count: u64,
+    /// What vanished during the walk; only in hot passes.
+    pub vanished: u64,
+}
+
+/// An amount of a file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    pub bytes: u64,
+    pub inodes: u64,
+}
+
+/// Walks both trees.
+///
+/// # Errors
+/// If the source cannot be read, if one root is found inside the other, or if the stop was requested.
+pub fn scan(
+    source: &Root,
+    target: &Root,
+    pass: Pass,
+    since: Option<Timestamp>,
+    stop: &Stop,
+    see: &mut dyn FnMut(&Scan),
+) -> Result<Scan, Failure> {
+    // Of an unknown target every file is suspect; an empty one has none that rsync would skip.
+    let from = since.map_or(i128::MIN, suspect_from);
+    let mut scan = Scan::default();
+    let mut linked = (HashSet::new(), HashSet::new());
+    let mut failure = None;
+    tree::walk(source, target, Detail::Stat, &mut |seen| {
+        let outcome = match seen {
+            _ if stop.requested().is_some() => Err(Failure::interrupted(stop.requested().unwrap_or_default())),
+            Seen::Pair(pair) => scan.add(&pair, source, target, from, &mut linked),
+            Seen::Trouble {
+                side: Side::Source,
+                error,
+                ..
+            } if pass == Pass::Hot && error.kind() == std::io::ErrorKind::NotFound => {
+                scan.vanished += 1;
+                Ok(())
+            }
+            Seen::Trouble {
+                side,
+                path,
+                doing,
+                error,
+            } => {
+                let side = if side == Side::Source { "source" } else { "target" };
+                Err(Failure::system(
+                    format!("{doing} {} in the {side}", tree::shown(&path)),
+                    &error,
+                ))
+            }
+        };
+        see(&scan);
+        match outcome {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failure = Some(error);
+                ControlFlow::Break(())
+            }
+        }
+    });
+    failure.map_or(Ok(scan), Err)
+}
+
+/// Inodes of each side that were counted already.
+type Linked = (HashSet<(u64, u64)>, HashSet<(u64, u64)>);
+
+impl Scan {
+    fn add(&mut self, pair: &Pair, source: &Root, target: &Root, from: i128, seen: &mut Linked) -> Result<(), Failure> {
+        let inside = |node: &Node, other: &Root| node.kind == FileType::Directory && other.is(node);
+        if pair.source.as_ref().is_some_and(|n| inside(n, target))
+            || pair.target.as_ref().is_some_and(|n| inside(n, source))
+        {
+            let meaning = format!(
+                "source and target overlap: one contains the other as {}",
+                tree::shown(&pair.path)
+            );
+            return Err(Failure::new(FailKind::Usage, meaning));
+        }
+        if let Some(node) = pair.target.as_ref().filter(|node| first_name(node, &mut seen.1)) {
+            self.held.bytes += node.allocated;
+            self.held.inodes += 1;
+        }
+        let Some(node) = &pair.source else { return Ok(()) };
+        let first = first_name(node, &mut seen.0);
+        self.entries += 1;
+        if first {
+            self.need.bytes += least_room(node);
+            self.need.inodes += 1;
+        }
+        if node.kind == FileType::RegularFile {
+            self.files += 1;
+            self.bytes += if first { node.size } else { 0 };
+            let skipped = pair
+                .target
+                .as_ref()
+                .is_some_and(|t| t.kind == FileType::RegularFile && t.size == node.size && t.mtime == node.mtime);
+            if skipped && (node.mtime >= from || node.ctime >= from) {
+                self.suspects_count += 1;
+                self.suspects.extend_from_slice(&pair.path);
+                self.suspects.push(0);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn first_name(node: &Node, seen: &mut HashSet<(u64, u64)>) -> bool {
+    node.kind == FileType::Directory || node.nlink == 1 || seen.insert((node.dev, node.ino))
+}
+
+/// What an entry needs anywhere: holes stay holes, and blocks that are allocated beyond the end are not copied.
+fn least_room(node: &Node) -> u64 {
+    match node.kind {
+        FileType::RegularFile => node.allocated.min(node.size.next_multiple_of(4096)),
+        // A directory of ext4 keeps the blocks of entries that it once had.
+        _ => node.allocated.min(4096),
+    }
+}
+
+/// What a file system still gives.
+#[derive(Clone, Copy, Debug)]
+pub struct Free {
+    pub bytes: u64,
+    /// None if it does not count inodes.
+    pub inodes: Option<u64>,
+}
+
+/// The space rule: what is needed must fit in what is free plus what the target tree holds.
+///
+/// # Errors
+/// Kind `target_too_small`, with the numbers.
+pub fn fits(need: Room, held: Room, free: Free) -> Result<(), Failure> {
+    let small = |meaning| Err(Failure::new(FailKind::TargetTooSmall, meaning));
+    let bytes = free.bytes.saturating_add(held.bytes);
+    if need.bytes > bytes {
+        return small(format!(
+            "the source uses {} ({} bytes), the target can hold {} ({bytes} bytes)",
+            human_bytes(need.bytes),
+            need.bytes,
+            human_bytes(bytes)
+        ));
+    }
+    match free.inodes.map(|inodes| inodes.saturating_add(held.inodes)) {
+        Some(inodes) if need.inodes > inodes => small(format!(
+            "the source uses {} inodes, the target can hold {inodes}",
+            need.inodes
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_fit_is_refused_with_numbers() {
+        let room = |bytes, inodes| Room { bytes, inodes };
+        for (need, held, free, wanted) in [
+            (room(10, 1), room(0, 0), (10, Some(1)), Ok(())),
+            (room(11, 1), room(1, 0), (10, None), Ok(())),
+            (
+                room(12288, 1),
+                room(1, 0),
+                (4095, None),
+                Err("the source uses 12 KiB (12288 bytes), the target can hold 4 KiB (4096 bytes)"),
+            ),
+            (
+                room(1, 9),
+                room(0, 3),
+                (10, Some(5)),
+                Err("the source uses 9 inodes, the target can hold 8"),
+            ),
+            (room(1, 9), room(0, 0), (10, None), Ok(())),
+            (room(u64::MAX, 9), room(u64::MAX, 0), (u64::MAX, None), Ok(())),
+        ] {
+            let outcome = fits(
+                need,
+                held,
+                Free {
+                    bytes: free.0,
+                    inodes: free.1,
+                },
+            );
+            assert_eq!(outcome.as_ref().map_err(|e| e.meaning.as_str()).copied(), wanted);
+            assert!(outcome.err().is_none_or(|e| e.kind == FailKind::TargetTooSmall));
+        }
+    }
+}

@@ -1,0 +1,569 @@
+//! Whole passes over trees that are as bad as they get; a real rsync, real file systems, no sleeps.
+
+use super::copy::{Job, copy};
+use super::stop::Stop;
+use super::{exercise, verify};
+use crate::copy::report::{CopyReport, FailKind, Line, Mode, Pass, VerifyReport};
+use jiff::Timestamp;
+use rustix::fs::{AtFlags, CWD, FileType, Timespec, Timestamps};
+use std::ffi::OsStr;
+use std::fs::{self, File, Permissions};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+/// Two directories and what is done to them.
+struct Bench {
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let bench = Bench {
+            dir: tempfile::tempdir().unwrap(),
+        };
+        fs::create_dir(bench.source("")).unwrap();
+        fs::create_dir(bench.target("")).unwrap();
+        bench
+    }
+
+    fn source(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.path().join("source").join(name)
+    }
+
+    fn target(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.dir.path().join("target").join(name)
+    }
+
+    fn pass(&self, pass: Pass, since: Option<&CopyReport>) -> CopyReport {
+        let since = since.map(|report| report.started_at.parse().unwrap());
+        let (source, target) = (self.source(""), self.target(""));
+        copy(
+            &Job {
+                source,
+                target,
+                pass,
+                since,
+                program: "rsync".into(),
+            },
+            &Stop::new(),
+            &mut |_| {},
+        )
+    }
+
+    fn good(&self, pass: Pass, since: Option<&CopyReport>) -> CopyReport {
+        let report = self.pass(pass, since);
+        assert!(report.ok && report.kind.is_none(), "{report:#?}");
+        report
+    }
+
+    fn verify(&self, mode: Mode, since: Option<Timestamp>) -> VerifyReport {
+        let job = verify::Job {
+            source: self.source(""),
+            target: self.target(""),
+            mode,
+            since,
+            threads: 3,
+        };
+        verify::verify(&job, &Stop::new(), &mut |_| {})
+    }
+
+    fn equal(&self) {
+        let report = self.verify(Mode::Full, None);
+        assert!(report.ok && report.source_digest == report.target_digest, "{report:#?}");
+    }
+
+    /// What a verification says as `path: what`.
+    fn differences(&self, mode: Mode, since: Option<Timestamp>) -> Vec<String> {
+        let report = self.verify(mode, since);
+        assert_eq!(report.ok, report.source_digest == report.target_digest, "{report:#?}");
+        report
+            .differences
+            .into_iter()
+            .map(|d| format!("{}: {}", d.path, d.what))
+            .collect()
+    }
+}
+
+fn raw(name: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(name))
+}
+
+fn set_mtime(path: &Path, seconds: i64, nanoseconds: i64) {
+    let time = Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds,
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
+    rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
+}
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+fn node(path: &Path, kind: FileType, device: u64) {
+    rustix::fs::mknodat(CWD, path, kind, 0o640.into(), device).unwrap();
+}
+
+/// A POSIX ACL as the kernel stores it: owner rw, user 1000 r, group r, mask r, other none.
+const ACL: &[u8] = b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\xe8\x03\0\0\x04\0\x04\0\xff\xff\xff\xff\
+                     \x10\0\x04\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
+
+/// Attributes that this file system does not take are said, not silently left out.
+fn attribute(path: &Path, name: &str, value: &[u8]) {
+    if let Err(error) = xattr::set(path, name, value) {
+        println!("not exercised here: {name}: {error}");
+    }
+}
+
+/// The trees of everything have owners, devices and `trusted.` attributes.
+fn only_as_root() -> bool {
+    let root = rustix::process::geteuid().is_root();
+    if !root {
+        println!("skipped: only root can make such a tree");
+    }
+    root
+}
+
+/// Everything a tree can hold.
+fn torture(root: &Path) {
+    let path = |name: &str| root.join(name);
+    fs::create_dir_all(path("a/b")).unwrap();
+    fs::create_dir_all(path("empty/deeper")).unwrap();
+    fs::write(path("a/one"), "one").unwrap();
+    fs::hard_link(path("a/one"), path("a/b/two")).unwrap();
+    fs::hard_link(path("a/one"), path("three")).unwrap();
+    fs::write(path("linked-elsewhere"), "x").unwrap();
+    fs::hard_link(path("linked-elsewhere"), path("a/linked")).unwrap();
+    symlink("a/one", path("relative")).unwrap();
+    symlink("/etc/passwd", path("absolute")).unwrap();
+    symlink("nowhere/at/all", path("dangling")).unwrap();
+    symlink("../../..", path("a/up")).unwrap();
+    symlink("a", path("to-directory")).unwrap();
+    fs::hard_link(path("relative"), path("relative-again")).unwrap();
+    let sparse = File::create(path("sparse")).unwrap();
+    sparse.set_len(64 << 20).unwrap();
+    sparse.write_all_at(b"end", (64 << 20) - 3).unwrap();
+    node(&path("fifo"), FileType::Fifo, 0);
+    node(&path("null"), FileType::CharacterDevice, rustix::fs::makedev(1, 3));
+    node(&path("block"), FileType::BlockDevice, rustix::fs::makedev(7, 200));
+    drop(std::os::unix::net::UnixListener::bind(path("socket")).unwrap());
+    let longest = vec![b'n'; 255];
+    for name in [
+        &b"new\nline"[..],
+        b"-rf",
+        b"--delete",
+        b"caf\xe9",
+        b"\xff\xfe",
+        b" ",
+        b"*",
+        b"a\\b",
+        b"\x1b[31m",
+        &longest,
+    ] {
+        fs::write(root.join(raw(name)), name).unwrap();
+    }
+    let mut deep = root.to_path_buf();
+    (0..12).for_each(|_| deep.push("d".repeat(200)));
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("bottom"), "deep").unwrap();
+    for (name, bits) in [("setuid", 0o4755), ("setgid", 0o2711), ("closed", 0o000)] {
+        fs::write(path(name), name).unwrap();
+        mode(&path(name), bits);
+    }
+    fs::create_dir(path("sticky")).unwrap();
+    mode(&path("sticky"), 0o3777);
+    fs::write(path("owned"), "").unwrap();
+    std::os::unix::fs::lchown(path("owned"), Some(4_294_967_294), Some(4_294_967_294)).unwrap();
+    std::os::unix::fs::lchown(path("dangling"), Some(1000), Some(1001)).unwrap();
+    attribute(&path("a/one"), "user.small", b"value\0with\xffbytes");
+    attribute(&path("a"), "user.directory", &[7; 1000]);
+    attribute(&path("setuid"), "trusted.secret", b"t");
+    attribute(&path("owned"), "system.posix_acl_access", ACL);
+    attribute(&path("a"), "system.posix_acl_default", ACL);
+    attribute(
+        &path("a/b"),
+        "security.capability",
+        b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+    );
+    attribute(&path("dangling"), "trusted.link", b"l");
+    fs::write(path("old"), "").unwrap();
+    for (name, seconds, nanoseconds) in [
+        ("old", -1, 1),
+        ("three", 1_000_000_000, 999_999_999),
+        ("dangling", 5, 6),
+        ("fifo", 7, 8),
+    ] {
+        set_mtime(&path(name), seconds, nanoseconds);
+    }
+    fs::create_dir(path("read-only")).unwrap();
+    fs::write(path("read-only/inside"), "x").unwrap();
+    mode(&path("read-only/inside"), 0o400);
+    mode(&path("read-only"), 0o500);
+    for (name, nanoseconds) in [("a/b", 1), ("a", 2), ("read-only", 3), ("empty", 999_999_999), ("", 4)] {
+        set_mtime(&path(name), 1_700_000_000, nanoseconds);
+    }
+    fs::create_dir(path("lost+found")).unwrap();
+    fs::write(path("lost+found/#12"), "not data").unwrap();
+    set_mtime(root, 1_700_000_000, 4);
+}
+
+#[test]
+fn a_tree_of_everything_arrives_whole() {
+    if !only_as_root() {
+        return;
+    }
+    let bench = Bench::new();
+    torture(&bench.source(""));
+    let hot = bench.good(Pass::Hot, None);
+    assert_eq!(
+        hot.files_copied,
+        hot.files_total - 3,
+        "hard links are made, not copied: {hot:?}"
+    );
+    assert_eq!((hot.reread, hot.files_deleted), (0, 0));
+    bench.equal();
+    let sparse = fs::metadata(bench.target("sparse")).unwrap();
+    assert!(sparse.blocks() * 512 < 1 << 20, "holes stay holes");
+    assert!(!bench.target("lost+found").exists());
+
+    // Again, with everything suspect: it was all written within the slack.
+    let last = bench.good(Pass::Final, Some(&hot));
+    assert!(
+        last.reread == last.files_total && last.files_copied == 0 && last.files_deleted == 0,
+        "{last:?}"
+    );
+    bench.equal();
+    assert_eq!(bench.differences(Mode::Metadata, None), [""; 0]);
+}
+
+#[test]
+fn the_target_becomes_the_source_whatever_it_was() {
+    if !only_as_root() {
+        return;
+    }
+    let bench = Bench::new();
+    torture(&bench.target(""));
+    fs::write(bench.target(".db.Xy12ab"), "left by a killed rsync").unwrap();
+    fs::write(bench.source("a"), "a file where a directory was").unwrap();
+    fs::create_dir(bench.source("old")).unwrap();
+    let report = bench.good(Pass::Hot, None);
+    assert!(report.files_deleted > 20, "{report:?}");
+    assert!(
+        bench.target("lost+found/#12").exists(),
+        "the file system's own is left alone"
+    );
+    bench.equal();
+}
+
+#[test]
+fn every_kind_of_difference_is_seen() {
+    if !only_as_root() {
+        return;
+    }
+    type Damage = fn(&dyn Fn(&str) -> PathBuf);
+    let cases: [(&[&str], Damage); 14] = [
+        (&["sparse: content"], |at| {
+            kept(&at("sparse"), |p| {
+                File::options()
+                    .write(true)
+                    .open(p)
+                    .unwrap()
+                    .write_all_at(b"E", 32 << 20)
+                    .unwrap()
+            })
+        }),
+        (&["old: size", "old: content"], |at| {
+            kept(&at("old"), |p| fs::write(p, "x").unwrap())
+        }),
+        (&["old: mtime"], |at| set_mtime(&at("old"), -1, 2)),
+        (&["a: mtime"], |at| set_mtime(&at("a"), 1_700_000_000, 3)),
+        (&[".: mtime"], |at| set_mtime(&at(""), 1_700_000_000, 5)),
+        (&["dangling: mtime"], |at| set_mtime(&at("dangling"), 5, 7)),
+        (&["setuid: mode"], |at| mode(&at("setuid"), 0o755)),
+        (&["owned: uid"], |at| {
+            std::os::unix::fs::lchown(at("owned"), Some(1), None).unwrap()
+        }),
+        (&["a: xattr user.directory"], |at| {
+            xattr::set(at("a"), "user.directory", &[8; 1000]).unwrap()
+        }),
+        (&["old: xattr user.more"], |at| {
+            xattr::set(at("old"), "user.more", b"").unwrap()
+        }),
+        (&["a: mtime", "a/linked: hard link"], |at| {
+            fs::remove_file(at("a/linked")).unwrap();
+            fs::copy(at("linked-elsewhere"), at("a/linked")).unwrap();
+            // Inherited from the directory's default ACL, where there are ACLs.
+            xattr::remove(at("a/linked"), "system.posix_acl_access").ok();
+            let meta = fs::metadata(at("linked-elsewhere")).unwrap();
+            set_mtime(&at("a/linked"), meta.mtime(), meta.mtime_nsec());
+        }),
+        (&["read-only: mtime", "read-only/inside: missing"], |at| {
+            fs::remove_file(at("read-only/inside")).unwrap()
+        }),
+        (&["empty: mtime", "empty/more: extra"], |at| {
+            symlink("x", at("empty/more")).unwrap()
+        }),
+        (&[".: mtime", "absolute: link", "fifo: type", "null: device"], |at| {
+            for name in ["absolute", "fifo", "null"] {
+                fs::remove_file(at(name)).unwrap();
+            }
+            symlink("/etc/passwx", at("absolute")).unwrap();
+            fs::write(at("fifo"), "").unwrap();
+            node(&at("null"), FileType::CharacterDevice, rustix::fs::makedev(1, 5));
+            for name in ["absolute", "null"] {
+                let source = at("../source").join(name);
+                let meta = fs::symlink_metadata(source).unwrap();
+                set_mtime(&at(name), meta.mtime(), meta.mtime_nsec());
+            }
+        }),
+    ];
+    let bench = Bench::new();
+    torture(&bench.source(""));
+    for (wanted, damage) in cases {
+        bench.good(Pass::Final, None);
+        assert_eq!(bench.differences(Mode::Full, None), [""; 0]);
+        damage(&|name| bench.target(name));
+        assert_eq!(bench.differences(Mode::Full, None), wanted);
+    }
+}
+
+fn kept(path: &Path, change: impl Fn(&Path)) {
+    let meta = fs::symlink_metadata(path).unwrap();
+    change(path);
+    set_mtime(path, meta.mtime(), meta.mtime_nsec());
+}
+
+#[test]
+fn a_change_that_size_and_time_hide_is_copied_by_the_next_pass() {
+    let bench = Bench::new();
+    fs::write(bench.source("old"), "0123456789").unwrap();
+    fs::write(bench.source("quiet"), "unchanged").unwrap();
+    set_mtime(&bench.source("old"), 1_000_000_000, 5);
+    let hot = bench.good(Pass::Hot, None);
+    kept(&bench.source("old"), |p| fs::write(p, "012345678X").unwrap());
+    assert_eq!(bench.differences(Mode::Metadata, None), [""; 0], "nothing shows it");
+    assert_eq!(bench.differences(Mode::Full, None), ["old: content"]);
+
+    let last = bench.good(Pass::Final, Some(&hot));
+    assert_eq!(fs::read_to_string(bench.target("old")).unwrap(), "012345678X");
+    assert_eq!(
+        (last.reread, last.files_copied),
+        (2, 1),
+        "both were written within the slack"
+    );
+    bench.equal();
+}
+
+#[test]
+fn what_is_safely_older_than_the_last_pass_is_not_read_again() {
+    let bench = Bench::new();
+    fs::write(bench.source("file"), "x").unwrap();
+    let mut hot = bench.good(Pass::Hot, None);
+    // As if the pass had been a minute later: now the file is safely older.
+    let minute = jiff::SignedDuration::from_secs(60);
+    hot.started_at = super::stamp(Timestamp::now() + minute);
+    let last = bench.good(Pass::Final, Some(&hot));
+    assert_eq!(
+        last.reread, 1,
+        "a time that has not come yet vouches for nothing: {last:?}"
+    );
+    assert!(last.messages[0].contains("future"));
+
+    let changed = bench.verify(Mode::Changed, Some(Timestamp::now() + minute));
+    assert!(
+        changed.ok && changed.hashed_files == 0 && changed.files == 1,
+        "{changed:?}"
+    );
+    let changed = bench.verify(Mode::Changed, Some(Timestamp::now()));
+    assert!(
+        changed.ok && changed.hashed_files == 2 && changed.hashed_bytes == 2,
+        "{changed:?}"
+    );
+    assert_eq!(bench.verify(Mode::Changed, None).kind, Some(FailKind::Usage));
+}
+
+#[test]
+fn an_unknown_target_is_trusted_in_nothing() {
+    let bench = Bench::new();
+    for (root, text) in [(bench.source(""), "right"), (bench.target(""), "wrong")] {
+        fs::write(root.join("file"), text).unwrap();
+        set_mtime(&root.join("file"), 1_000_000_000, 0);
+    }
+    let report = bench.good(Pass::Final, None);
+    assert_eq!((report.reread, report.files_copied), (1, 1));
+    bench.equal();
+}
+
+#[test]
+fn a_busy_tree_is_copied_hot_and_complete_in_the_end() {
+    let bench = Bench::new();
+    let ack = bench.dir.path().join("ack");
+    fs::create_dir(&ack).unwrap();
+    let job = exercise::Job {
+        dir: bench.source(""),
+        ack: Some(ack),
+        name: "db-0".into(),
+        interval: std::time::Duration::ZERO,
+        until: None,
+    };
+    let stop = Stop::new();
+    let mut last = None;
+    std::thread::scope(|threads| {
+        let writer = threads.spawn(|| exercise::exercise(&job, &stop, &mut |_| {}).unwrap());
+        for _ in 0..4 {
+            let report = bench.pass(Pass::Hot, last.as_ref());
+            assert!(
+                report.ok && report.kind.is_none_or(|kind| kind == FailKind::Vanished),
+                "{report:#?}"
+            );
+            last = Some(report);
+        }
+        stop.request(15);
+        writer.join().unwrap();
+    });
+    bench.good(Pass::Final, last.as_ref());
+    bench.equal();
+    let moved = exercise::Job {
+        dir: bench.target(""),
+        ..job.clone()
+    };
+    assert_eq!(exercise::check(&moved).unwrap(), exercise::check(&job).unwrap());
+}
+
+#[test]
+fn a_target_that_is_too_small_is_refused_before_anything_is_written() {
+    let bench = Bench::new();
+    let mounted = |options: &str| {
+        let mut mount = std::process::Command::new("mount");
+        let mount = mount
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(bench.target(""));
+        mount.status().is_ok_and(|status| status.success())
+    };
+    fs::write(bench.source("big"), vec![1; 2 << 20]).unwrap();
+    if !mounted("size=1m") {
+        println!("skipped: a tmpfs cannot be mounted here");
+        return;
+    }
+    let unmount = || {
+        std::process::Command::new("umount")
+            .arg(bench.target(""))
+            .status()
+            .unwrap()
+    };
+    let report = bench.pass(Pass::Hot, None);
+    assert_eq!(report.kind, Some(FailKind::TargetTooSmall), "{report:?}");
+    assert!(
+        report.meaning.contains("2 MiB (2101248 bytes)") && report.exit == -1 && !report.retryable,
+        "{report:?}"
+    );
+    assert_eq!(fs::read_dir(bench.target("")).unwrap().count(), 0);
+
+    // What fits by the numbers and not in fact: rsync needs the old and the new file side by side.
+    fs::write(bench.source("big"), vec![1; 700 << 10]).unwrap();
+    bench.good(Pass::Hot, None);
+    fs::write(bench.source("big"), vec![2; 701 << 10]).unwrap();
+    let report = bench.pass(Pass::Final, None);
+    assert_eq!(report.kind, Some(FailKind::NoSpace), "{report:?}");
+    assert!(!report.ok && !report.retryable);
+    unmount();
+
+    assert!(mounted("size=10m,nr_inodes=5"));
+    for n in 0..6 {
+        fs::write(bench.source(n.to_string()), "").unwrap();
+    }
+    let report = bench.pass(Pass::Hot, None);
+    assert_eq!(report.kind, Some(FailKind::TargetTooSmall), "{report:?}");
+    assert!(report.meaning.contains("inodes"), "{report:?}");
+    unmount();
+}
+
+#[test]
+fn without_rsync_the_report_says_so() {
+    let bench = Bench::new();
+    let (source, target) = (bench.source(""), bench.target(""));
+    let job = Job {
+        source,
+        target,
+        pass: Pass::Hot,
+        since: None,
+        program: "no-such-rsync".into(),
+    };
+    let report = copy(&job, &Stop::new(), &mut |_| {});
+    assert!(
+        report.meaning.starts_with("no-such-rsync is not installed"),
+        "{report:?}"
+    );
+    assert_eq!(
+        (report.ok, report.kind, report.exit),
+        (false, Some(FailKind::Other), -1)
+    );
+}
+
+#[test]
+fn a_request_to_stop_ends_both_with_a_report() {
+    let bench = Bench::new();
+    fs::write(bench.source("file"), "x").unwrap();
+    let stop = Stop::new();
+    stop.request(15);
+    let (source, target) = (bench.source(""), bench.target(""));
+    let job = Job {
+        source,
+        target,
+        pass: Pass::Hot,
+        since: None,
+        program: "rsync".into(),
+    };
+    let report = copy(&job, &stop, &mut |_| {});
+    assert_eq!((report.ok, report.kind), (false, Some(FailKind::Interrupted)));
+    let (source, target) = (bench.source(""), bench.target(""));
+    let job = verify::Job {
+        source,
+        target,
+        mode: Mode::Full,
+        since: None,
+        threads: 0,
+    };
+    assert_eq!(
+        verify::verify(&job, &stop, &mut |_| {}).kind,
+        Some(FailKind::Interrupted)
+    );
+}
+
+#[test]
+fn a_request_to_stop_ends_a_running_rsync() {
+    let bench = Bench::new();
+    // A hole of this size keeps rsync reading for many minutes.
+    File::create(bench.source("huge")).unwrap().set_len(1 << 42).unwrap();
+    let (source, target) = (bench.source(""), bench.target(""));
+    let job = Job {
+        source,
+        target,
+        pass: Pass::Final,
+        since: None,
+        program: "rsync".into(),
+    };
+    let (stop, mut told) = (Stop::new(), Vec::new());
+    let report = copy(&job, &stop, &mut |line| {
+        if let Line::Progress(progress) = line {
+            if progress.bytes > 0 {
+                stop.request(2);
+            }
+            told.push(progress);
+        }
+    });
+    assert_eq!(
+        (report.ok, report.kind, report.retryable),
+        (false, Some(FailKind::Interrupted), true)
+    );
+    let last = told.last().unwrap();
+    assert!(
+        last.bytes < last.bytes_total && last.rate_bytes_s > 0 && last.bytes_total == 1 << 42,
+        "{told:?}"
+    );
+}

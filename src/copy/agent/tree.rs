@@ -1,0 +1,451 @@
+//! Two trees walked side by side: what copy counts and verify compares.
+//!
+//! Not a comparison: it shows what is there on each side under one name. Called by `copy` and `verify`.
+//! What must stay true: no symbolic link is followed, no FIFO or device is opened, no other file system is entered,
+//! `lost+found` of the root is invisible; memory grows with the largest directory, not with the tree; the order is
+//! the same for equal trees (a directory's entries by name, then its sub-directories in that order).
+
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
+use std::fmt::Write as _;
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Made by mkfs in the root of ext file systems; it belongs to the file system, not to the data.
+pub const LOST_FOUND: &[u8] = b"lost+found";
+
+const LOOK: OFlags = OFlags::RDONLY
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK);
+
+/// The longest path that is given to the kernel in one piece (PATH_MAX is 4096 with the final NUL).
+const PATH_IN_ONE: usize = 4000;
+
+/// The root directory of one side, held open.
+pub struct Root {
+    fd: OwnedFd,
+    dev: u64,
+    ino: u64,
+    no_openat2: AtomicBool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Source,
+    Target,
+}
+
+/// What stands under one name on one side.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub kind: FileType,
+    /// Permission bits with setuid, setgid and sticky.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Bytes, as `stat` says.
+    pub size: u64,
+    /// Bytes of blocks that are allocated.
+    pub allocated: u64,
+    /// Nanoseconds since the epoch.
+    pub mtime: i128,
+    pub ctime: i128,
+    pub rdev: u64,
+    pub dev: u64,
+    pub ino: u64,
+    pub nlink: u64,
+    /// The target of a symbolic link; filled with [`Detail::All`].
+    pub link: Vec<u8>,
+    /// Name and value, sorted, without those of [`compared`]; filled with [`Detail::All`].
+    pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// True if it has attributes that are neither copied nor compared.
+    pub has_foreign_xattrs: bool,
+}
+
+/// One name and what stands there; at least one side is there.
+pub struct Pair {
+    /// Relative to the root, empty for the root itself.
+    pub path: Vec<u8>,
+    pub source: Option<Node>,
+    pub target: Option<Node>,
+}
+
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
+pub enum Seen {
+    Pair(Pair),
+    /// Something could not be read. A directory that cannot be listed is passed over on both sides.
+    Trouble {
+        side: Side,
+        path: Vec<u8>,
+        doing: &'static str,
+        error: io::Error,
+    },
+}
+
+/// How much is read of every entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    Stat,
+    /// Link targets and extended attributes too.
+    All,
+}
+
+impl Root {
+    /// # Errors
+    /// If `path` is no directory that can be opened.
+    pub fn open(path: &Path) -> io::Result<Root> {
+        let fd = rustix::fs::open(
+            path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        let stat = rustix::fs::fstat(&fd)?;
+        Ok(Root {
+            fd,
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+            no_openat2: AtomicBool::new(false),
+        })
+    }
+
+    pub fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    pub fn same_as(&self, other: &Root) -> bool {
+        (self.dev, self.ino) == (other.dev, other.ino)
+    }
+
+    /// True if the node is this root, seen from elsewhere.
+    pub fn is(&self, node: &Node) -> bool {
+        (self.dev, self.ino) == (node.dev, node.ino)
+    }
+
+    /// Opens what stands under a relative path for reading, without following any link on the way. Never blocks.
+    ///
+    /// # Errors
+    /// ELOOP or ENOTDIR if a part of the path is a symbolic link; else what the system says.
+    pub fn open_in(&self, path: &[u8], more: OFlags) -> io::Result<OwnedFd> {
+        if path.is_empty() {
+            return Ok(rustix::fs::openat(&self.fd, ".", LOOK | more, Mode::empty())?);
+        }
+        if path.len() < PATH_IN_ONE && !self.no_openat2.load(Ordering::Relaxed) {
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            match rustix::fs::openat2(&self.fd, path, LOOK | more, Mode::empty(), resolve) {
+                // Old kernels and some sandboxes do not have it.
+                Err(Errno::NOSYS) => self.no_openat2.store(true, Ordering::Relaxed),
+                other => return Ok(other?),
+            }
+        }
+        let (parents, name) = split(path);
+        let mut here = rustix::fs::openat(&self.fd, ".", LOOK | OFlags::DIRECTORY, Mode::empty())?;
+        for part in parents.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
+            here = rustix::fs::openat(&here, part, LOOK | OFlags::DIRECTORY, Mode::empty())?;
+        }
+        Ok(rustix::fs::openat(&here, name, LOOK | more, Mode::empty())?)
+    }
+}
+
+/// Walks both trees and shows every name once. Ends early when `see` says so.
+pub fn walk(source: &Root, target: &Root, detail: Detail, see: &mut dyn FnMut(Seen) -> ControlFlow<()>) {
+    let _stopped = walk_inner(source, target, detail, see);
+}
+
+fn walk_inner(
+    source: &Root,
+    target: &Root,
+    detail: Detail,
+    see: &mut dyn FnMut(Seen) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    let read_root = |root: &Root| node(&root.fd, b".", detail);
+    let sides = [(Side::Source, read_root(source)), (Side::Target, read_root(target))];
+    let (s, t) = both(Vec::new(), sides, see)?;
+    see(Seen::Pair(Pair {
+        path: Vec::new(),
+        source: s,
+        target: t,
+    }))?;
+
+    let mut stack = vec![(Vec::new(), true, true)];
+    while let Some((path, in_source, in_target)) = stack.pop() {
+        let mut open = |root: &Root, side, wanted: bool| match wanted.then(|| list(root, &path)).transpose() {
+            Ok(listed) => ControlFlow::Continue(Ok(listed)),
+            Err(error) => {
+                see(Seen::Trouble {
+                    side,
+                    path: path.clone(),
+                    doing: "listing",
+                    error,
+                })?;
+                ControlFlow::Continue(Err(()))
+            }
+        };
+        let (s, t) = (
+            open(source, Side::Source, in_source)?,
+            open(target, Side::Target, in_target)?,
+        );
+        let (Ok(s), Ok(t)) = (s, t) else { continue };
+        let (s_fd, s_names) = s.unzip();
+        let (t_fd, t_names) = t.unzip();
+        let first_child = stack.len();
+        for name in merge(s_names.unwrap_or_default(), t_names.unwrap_or_default()) {
+            let read = |fd: &Option<OwnedFd>, here: bool| match fd {
+                Some(fd) if here => node(fd, &name.bytes, detail),
+                _ => Ok(None),
+            };
+            let child = join(&path, &name.bytes);
+            let sides = [
+                (Side::Source, read(&s_fd, name.in_source)),
+                (Side::Target, read(&t_fd, name.in_target)),
+            ];
+            let (s, t) = both(child.clone(), sides, see)?;
+            let enter = |node: &Option<Node>, root: &Root| {
+                node.as_ref()
+                    .is_some_and(|n| n.kind == FileType::Directory && n.dev == root.dev)
+            };
+            let (down_s, down_t) = (enter(&s, source), enter(&t, target));
+            if down_s || down_t {
+                stack.push((child.clone(), down_s, down_t));
+            }
+            if s.is_some() || t.is_some() {
+                see(Seen::Pair(Pair {
+                    path: child,
+                    source: s,
+                    target: t,
+                }))?;
+            }
+        }
+        stack[first_child..].reverse();
+    }
+    ControlFlow::Continue(())
+}
+
+type Read = (Side, io::Result<Option<Node>>);
+
+/// Takes both readings apart: trouble is told, the rest returned.
+fn both(
+    path: Vec<u8>,
+    sides: [Read; 2],
+    see: &mut dyn FnMut(Seen) -> ControlFlow<()>,
+) -> ControlFlow<(), (Option<Node>, Option<Node>)> {
+    let mut take = |(side, read): Read| match read {
+        Ok(node) => ControlFlow::Continue(node),
+        Err(error) => {
+            see(Seen::Trouble {
+                side,
+                path: path.clone(),
+                doing: "reading",
+                error,
+            })?;
+            ControlFlow::Continue(None)
+        }
+    };
+    let [source, target] = sides;
+    ControlFlow::Continue((take(source)?, take(target)?))
+}
+
+fn list(root: &Root, path: &[u8]) -> io::Result<(OwnedFd, Vec<Vec<u8>>)> {
+    let fd = root.open_in(path, OFlags::DIRECTORY)?;
+    let mut names = Vec::new();
+    for entry in Dir::read_from(&fd)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." && !(path.is_empty() && name == LOST_FOUND) {
+            names.push(name.to_vec());
+        }
+    }
+    names.sort_unstable();
+    Ok((fd, names))
+}
+
+struct Name {
+    bytes: Vec<u8>,
+    in_source: bool,
+    in_target: bool,
+}
+
+/// Merges two sorted lists of names.
+fn merge(source: Vec<Vec<u8>>, target: Vec<Vec<u8>>) -> impl Iterator<Item = Name> {
+    let (mut source, mut target) = (source.into_iter().peekable(), target.into_iter().peekable());
+    std::iter::from_fn(move || {
+        let (in_source, in_target) = match (source.peek(), target.peek()) {
+            (Some(s), Some(t)) => (s <= t, t <= s),
+            (s, t) => (s.is_some(), t.is_some()),
+        };
+        let (s, t) = (source.next_if(|_| in_source), target.next_if(|_| in_target));
+        Some(Name {
+            bytes: s.or(t)?,
+            in_source,
+            in_target,
+        })
+    })
+}
+
+fn node(dir: &OwnedFd, name: &[u8], detail: Detail) -> io::Result<Option<Node>> {
+    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    let mut node = from_stat(&stat);
+    if detail == Detail::All {
+        if node.kind == FileType::Symlink {
+            node.link = rustix::fs::readlinkat(dir, name, Vec::new())?.into_bytes();
+        }
+        (node.xattrs, node.has_foreign_xattrs) = xattrs(dir, name)?;
+    }
+    Ok(Some(node))
+}
+
+#[allow(clippy::useless_conversion, reason = "the kernel's types differ by architecture")]
+fn from_stat(stat: &Stat) -> Node {
+    let nanoseconds = |s: i64, ns: i128| i128::from(s) * 1_000_000_000 + ns;
+    Node {
+        kind: FileType::from_raw_mode(stat.st_mode),
+        mode: stat.st_mode & 0o7777,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        size: u64::try_from(stat.st_size).unwrap_or(0),
+        allocated: u64::try_from(stat.st_blocks).unwrap_or(0) * 512,
+        mtime: nanoseconds(stat.st_mtime, stat.st_mtime_nsec.into()),
+        ctime: nanoseconds(stat.st_ctime, stat.st_ctime_nsec.into()),
+        rdev: stat.st_rdev,
+        dev: stat.st_dev,
+        ino: stat.st_ino,
+        nlink: stat.st_nlink.into(),
+        link: Vec::new(),
+        xattrs: Vec::new(),
+        has_foreign_xattrs: false,
+    }
+}
+
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Attributes of the entry itself, whatever its type. Sockets and links cannot be opened, so it goes through the
+/// open directory's own name in /proc, which no rename can redirect.
+fn xattrs(dir: &OwnedFd, name: &[u8]) -> io::Result<(Xattrs, bool)> {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
+    path.extend_from_slice(name);
+    let path = Path::new(std::ffi::OsStr::from_bytes(&path));
+    let names = match xattr::list(path) {
+        Ok(names) => names,
+        Err(error) if error.raw_os_error() == Some(Errno::NOTSUP.raw_os_error()) => return Ok((Vec::new(), false)),
+        Err(error) => return Err(error),
+    };
+    let (mut found, mut foreign) = (Vec::new(), false);
+    for name in names {
+        if !compared(name.as_bytes()) {
+            foreign |= name.as_bytes() != b"security.selinux";
+        } else if let Some(value) = xattr::get(path, &name)? {
+            found.push((name.into_vec(), value));
+        }
+    }
+    found.sort_unstable();
+    Ok((found, foreign))
+}
+
+/// True for the attributes that belong to the data. SELinux labels belong to the pod that mounts it; other `system.`
+/// attributes (an NFS server's or SMB server's own ACLs) appear and vanish with the file system and rsync, like every
+/// other tool, does not carry them.
+pub fn compared(name: &[u8]) -> bool {
+    let posix_acl: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default"];
+    name != b"security.selinux" && (!name.starts_with(b"system.") || posix_acl.contains(&name))
+}
+
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|b| *b == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (&[], path),
+    }
+}
+
+fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+    if path.is_empty() {
+        name.to_vec()
+    } else {
+        [path, b"/", name].concat()
+    }
+}
+
+/// A path for people: `.` for the root; backslashes, control characters and bytes that are no UTF-8 escaped.
+pub fn shown(path: &[u8]) -> String {
+    if path.is_empty() {
+        return ".".into();
+    }
+    let mut out = String::new();
+    for chunk in path.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() || c == '\\' {
+                out.extend(c.escape_default())
+            } else {
+                out.push(c)
+            }
+        }
+        for byte in chunk.invalid() {
+            write!(out, "\\x{byte:02x}").expect("writing to a string cannot fail");
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn paths_are_shown_without_doubt() {
+        for (path, text) in [
+            (&b""[..], "."),
+            (b"a/b c", "a/b c"),
+            (b"caf\xc3\xa9", "café"),
+            (b"caf\xe9", "caf\\xe9"),
+            (b"a\nb", "a\\nb"),
+            (b"\x1b[31m", "\\u{1b}[31m"),
+            (b"a\\nb", "a\\\\nb"),
+        ] {
+            assert_eq!(shown(path), text);
+        }
+    }
+
+    #[test]
+    fn the_file_systems_own_attributes_do_not_count() {
+        for (name, counts) in [
+            ("user.x", true),
+            ("trusted.x", true),
+            ("security.capability", true),
+            ("system.posix_acl_default", true),
+            ("security.selinux", false),
+            ("system.nfs4_acl", false),
+        ] {
+            assert_eq!(compared(name.as_bytes()), counts, "{name}");
+        }
+    }
+
+    #[test]
+    fn no_link_leads_out_by_either_way_of_opening() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("root/d/e")).unwrap();
+        fs::write(at("outside"), "").unwrap();
+        fs::write(at("root/d/e/file"), "").unwrap();
+        std::os::unix::fs::symlink("../outside", at("root/link")).unwrap();
+        std::os::unix::fs::symlink("d", at("root/inner")).unwrap();
+        let root = Root::open(&at("root")).unwrap();
+        for without in [false, true] {
+            root.no_openat2.store(without, Ordering::Relaxed);
+            for (path, opens) in [
+                (&b""[..], true),
+                (b"d", true),
+                (b"d/e/file", true),
+                (b"link", false),
+                (b"inner/e/file", false),
+                (b"absent", false),
+            ] {
+                let opened = root.open_in(path, OFlags::empty());
+                assert_eq!(opened.is_ok(), opens, "{} {without}", shown(path));
+            }
+        }
+    }
+}

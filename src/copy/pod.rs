@@ -1,0 +1,275 @@
+//! The pod of a copy as a value: pure, golden-tested.
+//!
+//! Exec-form with constant paths, no shell, no service account token, nothing of a user's text in a command. Root with
+//! the few capabilities that keeping owners and modes takes (PodSecurity baseline), or a user of one's own.
+
+use crate::cluster::{RUN, text};
+use crate::words::{Json, Problem};
+use serde_json::json;
+
+/// Where the volumes are in the pod.
+pub const SOURCE: &str = "/source";
+pub const TARGET: &str = "/target";
+
+/// What the pod is for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Task {
+    /// It mounts the target and ends: the volume is provisioned where it ran.
+    Reserve,
+    Copy { last: bool, since: Option<String> },
+    Verify { last: bool, mode: String, since: Option<String> },
+}
+
+impl Task {
+    pub fn word(&self) -> &'static str {
+        match self {
+            Task::Reserve => "reserve",
+            Task::Copy { .. } => "copy",
+            Task::Verify { .. } => "verify",
+        }
+    }
+
+    fn pass(&self) -> &'static str {
+        match self {
+            Task::Reserve => "none",
+            Task::Copy { last: true, .. } | Task::Verify { last: true, .. } => "final",
+            Task::Copy { .. } | Task::Verify { .. } => "hot",
+        }
+    }
+
+    fn args(&self) -> Vec<String> {
+        let mut args = vec!["agent".to_owned()];
+        let since = match self {
+            Task::Reserve => return vec!["--version".to_owned()],
+            Task::Copy { last, since } => {
+                args.extend(["copy", SOURCE, TARGET, "--pass", if *last { "final" } else { "hot" }].map(str::to_owned));
+                since
+            }
+            Task::Verify { mode, since, .. } => {
+                args.extend(["verify", SOURCE, TARGET, "--mode", mode].map(str::to_owned));
+                since
+            }
+        };
+        if let Some(since) = since {
+            args.extend(["--since".to_owned(), since.clone()]);
+        }
+        args
+    }
+}
+
+/// Everything that the pod is made of.
+#[derive(Clone, Debug)]
+pub struct PodPlan {
+    pub name: String,
+    pub namespace: String,
+    pub run: String,
+    pub task: Task,
+    pub image: String,
+    /// The claim to read; absent for reservations.
+    pub source: Option<String>,
+    pub target: String,
+    pub node: Option<String>,
+    /// The pod spec of the workload, as far as it says where and how its pods may run.
+    pub like: Json,
+    /// A user to run as instead of root.
+    pub run_as: Option<i64>,
+    /// Merged over everything.
+    pub patch: Json,
+}
+
+/// The capabilities that root keeps: reading everything, and giving every file its owner, mode and kind.
+const CAPABILITIES: [&str; 6] = ["CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "SETFCAP", "MKNOD"];
+
+/// Makes the pod.
+pub fn render(plan: &PodPlan) -> Json {
+    let security = match plan.run_as {
+        None => json!({
+            "runAsUser": 0, "runAsGroup": 0, "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"], "add": CAPABILITIES},
+        }),
+        Some(user) => json!({
+            "runAsUser": user, "runAsGroup": user, "runAsNonRoot": true, "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
+        }),
+    };
+    let reads_only = !matches!(plan.task, Task::Copy { .. });
+    let mut mounts = vec![json!({"name": "target", "mountPath": TARGET, "readOnly": reads_only})];
+    let mut volumes = vec![json!({"name": "target", "persistentVolumeClaim": {"claimName": plan.target}})];
+    if let Some(source) = &plan.source {
+        mounts.insert(0, json!({"name": "source", "mountPath": SOURCE, "readOnly": true}));
+        // readOnly on the mount, not on the claim: an attachment as read-only would be another one than the workload's.
+        volumes.insert(0, json!({"name": "source", "persistentVolumeClaim": {"claimName": source}}));
+    }
+    let mut spec = json!({
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": 10,
+        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [{
+            "name": "agent",
+            "image": plan.image,
+            "imagePullPolicy": "IfNotPresent",
+            "command": ["pvmigrate"],
+            "args": plan.task.args(),
+            "securityContext": security,
+            "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
+            "volumeMounts": mounts,
+        }],
+        "volumes": volumes,
+    });
+    follow(&mut spec, &plan.like);
+    if let Some(node) = &plan.node {
+        // By name, not by the label hostname, which may differ; and through the scheduler, which binds volumes.
+        bind_to(&mut spec, node);
+    }
+    let mut pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": plan.name,
+            "namespace": plan.namespace,
+            "labels": {
+                "app.kubernetes.io/name": "pvmigrate", "app.kubernetes.io/managed-by": "pvmigrate",
+                RUN: plan.run, "pvmigrate.io/task": plan.task.word(), "pvmigrate.io/pass": plan.task.pass(),
+                "sidecar.istio.io/inject": "false",
+            },
+            "annotations": {
+                "cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true",
+                "sidecar.istio.io/inject": "false", "linkerd.io/inject": "disabled",
+            },
+        },
+        "spec": spec,
+    });
+    json_patch::merge(&mut pod, &plan.patch);
+    pod
+}
+
+/// Takes over what decides where a pod of the workload may run and what it may read.
+fn follow(spec: &mut Json, like: &Json) {
+    for field in ["tolerations", "nodeSelector", "imagePullSecrets", "schedulerName", "priorityClassName"] {
+        if !like[field].is_null() {
+            spec[field] = like[field].clone();
+        }
+    }
+    let required = &like["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    if required.is_object() {
+        spec["affinity"] = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}});
+    }
+    // The labels of SELinux must fit, or the mount would be relabelled under the workload's hands.
+    let selinux = [&like["securityContext"]["seLinuxOptions"], &like["containers"][0]["securityContext"]["seLinuxOptions"]];
+    if let Some(options) = selinux.into_iter().find(|options| options.is_object()) {
+        spec["securityContext"]["seLinuxOptions"] = options.clone();
+    }
+}
+
+fn bind_to(spec: &mut Json, node: &str) {
+    let rule = json!({"key": "metadata.name", "operator": "In", "values": [node]});
+    let required = &mut spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    match required["nodeSelectorTerms"].as_array_mut() {
+        // Terms are alternatives: the node belongs into each.
+        Some(terms) if !terms.is_empty() => {
+            for term in terms {
+                match term["matchFields"].as_array_mut() {
+                    Some(fields) => fields.push(rule.clone()),
+                    None => term["matchFields"] = json!([rule]),
+                }
+            }
+        }
+        _ => *required = json!({"nodeSelectorTerms": [{"matchFields": [rule]}]}),
+    }
+}
+
+/// Checks a patch of the user's: it may say how the pod runs, not what it does to the volumes.
+///
+/// # Errors
+/// If it touches what the safety of the copy rests on.
+pub fn check_patch(patch: &Json) -> Result<(), Problem> {
+    let refuse = |what: &str| {
+        Err(Problem::usage(format!("the pod patch must not change {what}"))
+            .hint("it may set resources, tolerations, priority, labels, pull secrets, runtime class and the like"))
+    };
+    if !patch.is_null() && !patch.is_object() {
+        return Err(Problem::usage("the pod patch is not a map").hint("write it as part of a Pod: {spec: {…}}"));
+    }
+    for (pointer, what) in [
+        ("/metadata/name", "the pod's name"),
+        ("/metadata/namespace", "the pod's namespace"),
+        ("/spec/volumes", "the volumes"),
+        ("/spec/containers", "the containers: a list is replaced whole"),
+        ("/spec/restartPolicy", "the restart policy"),
+        ("/spec/nodeName", "the node: the scheduler must bind the volumes"),
+    ] {
+        if patch.pointer(pointer).is_some() {
+            return refuse(what);
+        }
+    }
+    for map in ["labels", "annotations"] {
+        let touched = patch["metadata"][map].as_object().into_iter().flatten().any(|(key, _)| key.starts_with("pvmigrate.io/"));
+        if touched {
+            return refuse("labels or annotations of pvmigrate.io");
+        }
+    }
+    if !text(patch, "/spec/securityContext/fsGroup").is_empty() || patch.pointer("/spec/securityContext/fsGroup").is_some() {
+        return refuse("fsGroup: the kubelet would change owners in both volumes");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> PodPlan {
+        PodPlan {
+            name: "data-copy-1".into(),
+            namespace: "shop".into(),
+            run: "0123abcd".into(),
+            task: Task::Copy { last: true, since: Some("2026-11-21T04:00:00Z".into()) },
+            image: "docker.io/pvmigrate/agent:0.1.0".into(),
+            source: Some("data".into()),
+            target: "data-pvmigrate-1".into(),
+            node: Some("node2".into()),
+            like: json!({
+                "tolerations": [{"key": "disk", "operator": "Exists"}],
+                "nodeSelector": {"zone": "a"},
+                "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                    {"matchExpressions": [{"key": "cpu", "operator": "In", "values": ["x"]}]}]}}, "podAntiAffinity": {"x": 1}},
+                "securityContext": {"fsGroup": 1000, "seLinuxOptions": {"level": "s0:c1,c2"}},
+                "volumes": [{"name": "evil"}],
+            }),
+            run_as: None,
+            patch: Json::Null,
+        }
+    }
+
+    #[test]
+    fn the_copy_pod_is_as_it_was_agreed() {
+        insta::assert_yaml_snapshot!("copy_pod", render(&plan()));
+    }
+
+    #[test]
+    fn the_verify_pod_changes_nothing() {
+        let task = Task::Verify { last: true, mode: "full".into(), since: None };
+        let pod = render(&PodPlan { task, run_as: Some(1000), node: None, like: Json::Null, ..plan() });
+        insta::assert_yaml_snapshot!("verify_pod", pod);
+        let mounts = pod["spec"]["containers"][0]["volumeMounts"].as_array().unwrap();
+        assert!(mounts.iter().all(|mount| mount["readOnly"] == true));
+    }
+
+    #[test]
+    fn a_patch_may_not_touch_what_safety_rests_on() {
+        for (patch, ok) in [
+            (Json::Null, true),
+            (json!({"spec": {"priorityClassName": "low", "tolerations": []}}), true),
+            (json!({"metadata": {"labels": {"team": "a"}}}), true),
+            (json!({"spec": {"volumes": []}}), false),
+            (json!({"spec": {"containers": []}}), false),
+            (json!({"spec": {"securityContext": {"fsGroup": 1}}}), false),
+            (json!({"metadata": {"labels": {"pvmigrate.io/run": "x"}}}), false),
+            (json!([]), false),
+        ] {
+            assert_eq!(check_patch(&patch).is_ok(), ok, "{patch}");
+        }
+    }
+}

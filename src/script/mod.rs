@@ -1,0 +1,105 @@
+//! Scripts: the only part that speaks Rhai. Policy is written in Rhai; this is what makes running it safe.
+//!
+//! What must stay true: the engine's thread never awaits and the runtime never runs a script; every primitive is a
+//! step; nothing here knows the order of a migration.
+
+pub mod args;
+pub mod check;
+pub mod engine;
+pub mod enter;
+pub mod errors;
+mod parallel;
+pub mod primitives;
+pub mod resolver;
+pub mod session;
+pub mod view;
+
+use crate::words::{Json, Kind, Problem};
+use resolver::Sources;
+use rhai::{AST, Engine, Scope};
+use session::{Branch, Session};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// A script that was found, compiled and checked, and not run.
+pub struct Script {
+    pub name: String,
+    pub engine: Engine,
+    pub ast: AST,
+    pub sources: Arc<Sources>,
+    pub options: Vec<args::Spec>,
+}
+
+impl Script {
+    /// Finds a script by path or stock name, with everything that it imports.
+    ///
+    /// # Errors
+    /// If it is not there, does not parse, or a check finds a fault.
+    pub fn load(script: &str, cancel: &CancellationToken) -> Result<Self, Vec<Problem>> {
+        let (sources, text) = Sources::find(script).map_err(|problem| vec![problem])?;
+        Self::compile(&resolver::main_name(script), &text, sources, cancel)
+    }
+
+    /// Takes a script up again from what a run stored.
+    ///
+    /// # Errors
+    /// As [`Script::load`].
+    pub fn stored(name: &str, sources: &[crate::journal::Source], cancel: &CancellationToken) -> Result<Self, Vec<Problem>> {
+        let name = resolver::main_name(name);
+        let sources = Sources::stored(sources);
+        let text = sources.text(&name).ok_or_else(|| {
+            vec![Problem::new(Kind::Diverged, format!("the run does not hold its script `{name}`"))]
+        })?;
+        Self::compile(&name, &text, sources, cancel)
+    }
+
+    /// Compiles a text that was typed.
+    ///
+    /// # Errors
+    /// As [`Script::load`].
+    pub fn typed(text: &str, cancel: &CancellationToken) -> Result<Self, Vec<Problem>> {
+        Self::compile("typed", text, Sources::typed(), cancel)
+    }
+
+    fn compile(name: &str, text: &str, sources: Sources, cancel: &CancellationToken) -> Result<Self, Vec<Problem>> {
+        let sources = Arc::new(sources);
+        let engine = engine::new(sources.clone(), cancel);
+        let ast = resolver::compile(&engine, name, text).map_err(|problem| vec![problem])?;
+        let options = args::read(&ast, name).map_err(|problem| vec![problem])?;
+        let faults = check::check(&engine, &sources, name, &ast);
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Script { name: name.to_owned(), engine, ast, sources, options })
+    }
+
+    /// The `//!` lines at the head.
+    pub fn about(&self) -> String {
+        self.ast.doc().lines().map(|line| line.trim_start_matches("//!").trim()).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Runs it to its end on this thread, which must be none of the runtime's.
+    ///
+    /// # Errors
+    /// What ended it before, with the place in the script.
+    pub fn run(&mut self, session: &Arc<Session>) -> Result<Json, Problem> {
+        self.engine.set_default_tag(Branch::root(session.clone()).tag());
+        evaluate(&self.engine, &mut Scope::new(), &self.ast, &self.name)
+    }
+}
+
+/// Runs a tree; a panic of ours becomes a problem, with the journal intact.
+pub fn evaluate(engine: &Engine, scope: &mut Scope<'_>, ast: &AST, name: &str) -> Result<Json, Problem> {
+    let run = std::panic::AssertUnwindSafe(|| engine.eval_ast_with_scope::<rhai::Dynamic>(scope, ast));
+    match std::panic::catch_unwind(run) {
+        Ok(Ok(value)) => Ok(view::to_json(&value).unwrap_or(Json::Null)),
+        Ok(Err(error)) => Err(errors::problem(&error, name)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(Problem::bug(format!("the script's thread panicked: {}", text.unwrap_or("no message"))))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
