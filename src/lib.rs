@@ -1,3 +1,7 @@
+//! See ARCHITECTURE.md.
+pub mod cli;
 pub mod cluster;
+pub mod copy;
 pub mod journal;
+pub mod script;
 pub mod words;

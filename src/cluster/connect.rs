@@ -26,8 +26,6 @@ const PAGE: &str = "500";
 pub struct Target {
     pub kubeconfig: Option<PathBuf>,
     pub context: Option<String>,
-    /// How long to try at first contact.
-    pub patience: Duration,
 }
 
 /// A connection, cheap to clone. Reads need nothing; writes need a permit.

@@ -9,6 +9,7 @@ mod error;
 pub mod guard;
 mod kinds;
 pub mod ledger;
+pub mod preflight;
 pub mod pv;
 pub mod pvc;
 pub mod send;

@@ -134,9 +134,14 @@ impl Journal {
         self.len() == 0
     }
 
-    /// True if any write was ever permitted: from then on a stop is resumable, not refused.
+    /// True if any write was ever permitted.
     pub fn has_written(&self) -> bool {
         self.lock().state.writes > 0
+    }
+
+    /// True if some write was carried out, or may have been: from then on a stop is resumable.
+    pub fn has_changed(&self) -> bool {
+        self.lock().state.has_changed()
     }
 
     /// The facts so far, oldest first.

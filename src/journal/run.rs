@@ -188,7 +188,7 @@ fn listing(dir: &Path) -> Result<RunListing, Problem> {
         RunStatus::Running
     } else if state.ended.contains_key("root") {
         RunStatus::Done
-    } else if state.writes == 0 {
+    } else if !state.has_changed() {
         RunStatus::Refused
     } else {
         RunStatus::Stopped

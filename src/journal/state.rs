@@ -100,6 +100,11 @@ impl State {
         Ok(())
     }
 
+    /// True unless every write so far was certainly refused.
+    pub fn has_changed(&self) -> bool {
+        self.steps.values().any(|step| step.write.is_some() && !matches!(step.phase, Phase::Failed(_)))
+    }
+
     /// True if a later step of the same branch exists: the script went on after this one failed.
     pub fn was_caught(&self, id: &StepId) -> bool {
         id.split().is_some_and(|(branch, counter)| self.last.get(branch).is_some_and(|last| *last > counter))

@@ -170,7 +170,10 @@ fn unknown(function: &str, arity: usize, is_method: bool, own: &Functions, nativ
         None => {
             let what = if is_method { "method" } else { "function" };
             let mut problem = Problem::usage(format!("there is no {what} `{function}`"));
-            let known = own.keys().map(String::as_str).chain(primitives::names()).chain(natives.keys().map(String::as_str));
+            let mut known: Vec<&str> = own.keys().chain(natives.keys()).map(String::as_str).collect();
+            for word in primitives::names() {
+                known.push(word);
+            }
             if let Some(word) = names::did_you_mean(function, known) {
                 problem = problem.hint(format!("did you mean `{word}`?"));
             }

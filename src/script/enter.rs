@@ -133,3 +133,35 @@ pub fn place(ctx: &NativeCallContext) -> String {
         position.position().unwrap_or(0)
     )
 }
+
+/// What every primitive asks of the cluster.
+impl Step {
+    pub fn cluster(&self) -> &crate::cluster::Cluster {
+        &self.session.door.cluster
+    }
+
+    pub fn run(&self) -> &crate::words::RunId {
+        self.session.door.journal.run()
+    }
+
+    /// Returns an object, or `None`.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub async fn find(&self, kind: &str, namespace: &str, name: &str) -> Result<Option<Json>, Problem> {
+        let resource = self.cluster().resource(kind).await?;
+        let object = crate::words::ObjectRef::new(kind, namespace, name);
+        self.cluster().find(&resource, namespace, name).await.map_err(|e| e.problem(&format!("read {object}"), Some(&object)))
+    }
+
+    /// Returns an object that must exist.
+    ///
+    /// # Errors
+    /// `NotFound`, or what kept it from being read.
+    pub async fn get(&self, kind: &str, namespace: &str, name: &str) -> Result<Json, Problem> {
+        let object = crate::words::ObjectRef::new(kind, namespace, name);
+        self.find(kind, namespace, name)
+            .await?
+            .ok_or_else(|| Problem::new(Kind::NotFound, format!("{object} does not exist")).object(&object).code(404))
+    }
+}

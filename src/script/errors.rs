@@ -2,6 +2,7 @@
 
 use crate::words::{Json, Kind, Place, Problem};
 use rhai::{Dynamic, EvalAltResult, ParseError, Position};
+use std::sync::Arc;
 
 /// A problem as scripts catch it: a map with `error, kind, code, object, hint, retryable`.
 pub fn throw(problem: &Problem, position: Position) -> Box<EvalAltResult> {
@@ -20,7 +21,6 @@ pub fn end(problem: &Problem, position: Position) -> Box<EvalAltResult> {
     Box::new(EvalAltResult::ErrorTerminated(Dynamic::from(Arc::new(problem.clone())), position))
 }
 
-use std::sync::Arc;
 
 /// What an error of the engine means, with the place where it arose and the calls that led there.
 pub fn problem(error: &EvalAltResult, script: &str) -> Problem {

@@ -82,8 +82,8 @@ impl Script {
     ///
     /// # Errors
     /// What ended it before, with the place in the script.
-    pub fn run(&mut self, session: &Arc<Session>) -> Result<Json, Problem> {
-        self.engine.set_default_tag(Branch::root(session.clone()).tag());
+    pub fn run(&mut self, session: &Arc<Session>, branch: &str) -> Result<Json, Problem> {
+        self.engine.set_default_tag(Branch::root(session.clone(), branch).tag());
         evaluate(&self.engine, &mut Scope::new(), &self.ast, &self.name)
     }
 }

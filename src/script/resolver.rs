@@ -7,10 +7,13 @@ use super::errors;
 use super::session::Branch;
 use crate::journal::Source;
 use crate::words::{Problem, names};
-use rhai::{AST, Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, SharedModule};
+use rhai::{AST, Engine, EvalAltResult, Module, ModuleResolver, Position, Scope, Shared};
+
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+
+type SharedModule = Shared<Module>;
 
 /// The embedded stdlib: name and text.
 pub const STDLIB: &[(&str, &str)] = &[

@@ -38,8 +38,9 @@ pub enum Mode {
 }
 
 impl Branch {
-    pub fn root(session: Arc<Session>) -> Arc<Self> {
-        Arc::new(Branch { session: Some(session), path: "root".into(), counter: AtomicU64::new(0), mode: Mode::Steps })
+    /// The first branch of an execution: `root`, or another name for what is done after a run.
+    pub fn root(session: Arc<Session>, path: &str) -> Arc<Self> {
+        Arc::new(Branch { session: Some(session), path: path.into(), counter: AtomicU64::new(0), mode: Mode::Steps })
     }
 
     pub fn nowhere() -> Arc<Self> {

@@ -2,7 +2,7 @@
 //! never asks the cluster, and passing one around copies a pointer.
 
 use crate::cluster::{pv::Pv, pvc::Pvc, text, workload};
-use crate::words::{Json, Problem, names, size};
+use crate::words::{Json, Problem, names};
 use rhai::{Array, Dynamic, Engine, EvalAltResult, INT, Map};
 use std::sync::Arc;
 

@@ -12,6 +12,11 @@ impl Clock {
         jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
     }
 
+    /// Milliseconds since the Unix epoch.
+    pub fn unix_ms(self) -> i64 {
+        jiff::Timestamp::now().as_millisecond()
+    }
+
     /// Seconds since the Unix epoch.
     pub fn unix_s(self) -> i64 {
         jiff::Timestamp::now().as_second()

@@ -12,7 +12,7 @@ mod pvc;
 mod sc;
 mod workload;
 
-pub use control::{CONTROLS, Control, register as register_controls};
+pub use control::{CONTROLS, Control, register as register_controls, render as render_table};
 
 use super::enter::{self, Step};
 use crate::words::{Json, Problem, PvcRef, names, size};

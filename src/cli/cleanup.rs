@@ -1,0 +1,81 @@
+//! `pvmigrate cleanup RUN`
+
+use super::session::{self, Start};
+use super::{Failure, Global, state_dir, ui};
+use crate::cluster::{Ledger, pv::Pv};
+use crate::journal::Runs;
+use crate::script::Script;
+use crate::words::{Kind, Problem, RunId};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+/// Give up the source volumes that a run has replaced
+///
+/// Each is freed only if its claim stands on the verified target and nothing else needs its bytes. There is no way back.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The run
+    #[arg(value_name = "RUN")]
+    run: String,
+}
+
+/// What is done to each volume is a step of the run's own journal, in a branch of its own.
+const SCRIPT: &str = r#"//! Give up the source volumes that a run has replaced.
+let volumes = arg("volumes", #{ many: true });
+let freed = [];
+for name in volumes {
+    freed.push(free_pv(get_pv(name)));
+}
+table(freed, #{ columns: ["pv", "handle", "freed"] });
+"#;
+
+pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
+    let run = RunId::parse(&args.run)?;
+    let (mut file, journal, _) = Runs::new(&state_dir(global)?).open(&run)?;
+    let books = Ledger::from_facts(&journal.facts())?.books();
+    let volumes: Vec<String> =
+        books.swapped.keys().filter(|source| !books.freed.contains(*source)).cloned().collect();
+    if volumes.is_empty() {
+        ui::talk(&format!("run {run} has nothing to free"));
+        return Ok(());
+    }
+    if journal.ended("root").is_none() {
+        return Err(Failure::from(
+            Problem::refused(format!("run {run} is not over")).hint(session::resume_line(global, &run)),
+        ));
+    }
+    let cancel = CancellationToken::new();
+    let script = Script::typed(SCRIPT, &cancel)
+        .map_err(|problems| Failure { problems, sources: vec![], last: vec![], code: 70 })?;
+    let runtime = session::runtime()?;
+    session::on_signals(&runtime, &cancel);
+    let reached = session::reach(global, &runtime)?;
+    if reached.uid != file.cluster_uid {
+        return Err(Failure::from(
+            Problem::new(Kind::Diverged, format!("run {run} belongs to another cluster"))
+                .hint(format!("pvmigrate cleanup {run} --context {}", file.context)),
+        ));
+    }
+    let kind = crate::cluster::known("PersistentVolume");
+    let mut plan = vec![format!("volumes that run {run} has replaced, to be given up for good:")];
+    for name in &volumes {
+        let found = runtime.block_on(reached.cluster.find(&kind, "", name)).map_err(|e| e.problem("look at the volumes", None))?;
+        plan.push(match found {
+            Some(volume) => format!("  {name}  {}  {}", books.swapped[name].claim, Pv(&volume).handle()),
+            None => format!("  {name}  is gone already"),
+        });
+    }
+    let voice = ui::voice(global);
+    if global.yes {
+        ui::talk(&plan.join("\n"));
+    } else {
+        match voice.confirm(&plan.join("\n")) {
+            Some(true) => {}
+            Some(false) => return Err(Problem::refused("not confirmed").into()),
+            None => return Err(Problem::refused("nobody is here to confirm").hint("add --yes to go on without asking").into()),
+        }
+    }
+    file.args = json!({"volumes": volumes});
+    let start = Start { script, runtime, cluster: reached.cluster, journal, file, voice, cancel, yes: true };
+    session::execute_in(start, "cleanup")?.conclude(global).map(|_| ())
+}

@@ -1,0 +1,48 @@
+//! `pvmigrate eval 'EXPR'`
+
+use super::session::{self, Start};
+use super::{Failure, Global, Output, ui};
+use crate::script::Script;
+use crate::words::Json;
+use tokio_util::sync::CancellationToken;
+
+/// Evaluate an expression of the script language on the cluster and print its value
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// For example: list_pvs().filter(|pv| pv.class == "slow").map(|pv| pv.name)
+    #[arg(value_name = "EXPR")]
+    expr: String,
+}
+
+pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
+    let cancel = CancellationToken::new();
+    let source = || vec![("typed".to_owned(), args.expr.clone())];
+    let script = Script::typed(&args.expr, &cancel)
+        .map_err(|problems| Failure { problems, sources: source(), last: Vec::new(), code: 2 })?;
+    let runtime = session::runtime()?;
+    session::on_signals(&runtime, &cancel);
+    let reached = session::reach(global, &runtime)?;
+    let values = crate::script::args::otherwise(&script.options);
+    let (mut file, journal) = session::open_run(global, &reached, &script, values, std::env::args().collect())?;
+    file.script = "typed".into();
+    let voice = ui::voice(global);
+    let run = file.run.clone();
+    let start = Start { script, runtime, cluster: reached.cluster, journal, file, voice, cancel, yes: global.yes };
+    let mut ended = session::execute(start)?;
+    ended.sources.extend(source());
+    if !ended.changed {
+        // A look leaves nothing behind.
+        let runs = crate::journal::Runs::new(&super::state_dir(global)?);
+        if let Err(problem) = runs.forget(&run, true) {
+            tracing::debug!("{problem}");
+        }
+    }
+    let value = ended.conclude(global)?;
+    match (global.output, &value) {
+        (Output::Json, _) => ui::print_json(&value),
+        (Output::Text, Json::Null) => {}
+        (Output::Text, Json::String(text)) => ui::print(&crate::words::names::plain(text)),
+        (Output::Text, value) => ui::print(&ui::display(value)),
+    }
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! The command line: one file per word typed. Only here is anything printed, the environment read, an exit code made.
+//!
+//! stdout is data, stderr is talk.
+
+pub mod agent;
+mod check;
+mod cleanup;
+mod completions;
+mod doc;
+mod eval;
+mod report;
+mod resume;
+mod run;
+mod runs;
+mod scripts;
+mod session;
+mod show;
+mod ui;
+
+use crate::words::{Kind, Problem};
+use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Move Kubernetes storage by script
+///
+/// Copies volumes while their workloads run, stops each only for the last delta, verifies every byte, and can be resumed
+/// after any interruption.
+#[derive(Debug, Parser)]
+#[command(name = "pvmigrate", version, max_term_width = 110, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Global {
+    /// The kubeconfig to use, instead of KUBECONFIG or ~/.kube/config
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The context in it, instead of the current one
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
+    pub context: Option<String>,
+    /// Answer every question with yes
+    #[arg(long, short = 'y', global = true, help_heading = "Global options")]
+    pub yes: bool,
+    /// How results are printed
+    #[arg(long, short = 'o', global = true, value_enum, default_value_t = Output::Text, value_name = "FORMAT", help_heading = "Global options")]
+    pub output: Output,
+    /// Say more
+    #[arg(long, short = 'v', global = true, help_heading = "Global options")]
+    pub verbose: bool,
+    /// Where runs are kept [default: ~/.local/state/pvmigrate]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
+    pub state_dir: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Tables for people
+    Text,
+    /// One JSON value a line for programs
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Run(run::Args),
+    Resume(resume::Args),
+    Runs(runs::Args),
+    Cleanup(cleanup::Args),
+    Check(check::Args),
+    Scripts(scripts::Args),
+    Show(show::Args),
+    Doc(doc::Args),
+    Eval(eval::Args),
+    Completions(completions::Args),
+    Agent(agent::Args),
+}
+
+/// Runs the program and returns its exit code.
+pub fn main() -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help goes to stdout and is no failure; clap knows which is which.
+            let _ = e.print();
+            return if e.use_stderr() { 2 } else { 0 };
+        }
+    };
+    ui::log(cli.global.verbose);
+    let global = cli.global;
+    let ended = match cli.command {
+        Command::Run(args) => run::main(&global, args),
+        Command::Resume(args) => resume::main(&global, &args),
+        Command::Runs(args) => runs::main(&global, args),
+        Command::Cleanup(args) => cleanup::main(&global, &args),
+        Command::Check(args) => check::main(&args),
+        Command::Scripts(args) => scripts::main(&global, &args),
+        Command::Show(args) => show::main(&args),
+        Command::Doc(args) => doc::main(&global, &args),
+        Command::Eval(args) => eval::main(&global, &args),
+        Command::Completions(args) => completions::main(&args),
+        Command::Agent(args) => return agent::main(args),
+    };
+    match ended {
+        Ok(()) => 0,
+        Err(failure) => {
+            for problem in &failure.problems {
+                report::problem(problem, &failure.sources);
+            }
+            for line in &failure.last {
+                ui::talk(line);
+            }
+            failure.code
+        }
+    }
+}
+
+/// Why a command did not do what was asked, ready to be said.
+pub struct Failure {
+    pub problems: Vec<Problem>,
+    /// Name and text of the sources that places point into.
+    pub sources: Vec<(String, String)>,
+    pub last: Vec<String>,
+    pub code: u8,
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        let code = exit_code(problem.kind, false);
+        Failure { problems: vec![problem], sources: Vec::new(), last: Vec::new(), code }
+    }
+}
+
+/// The exit code of a kind of problem; `changed`: after the first change of the cluster.
+pub fn exit_code(kind: Kind, changed: bool) -> u8 {
+    match (kind, changed) {
+        (Kind::Bug, _) => 70,
+        (Kind::Interrupted, _) => 130,
+        (Kind::Diverged, _) => 5,
+        (Kind::Conflict, true) => 5,
+        (Kind::Usage, false) => 2,
+        (_, false) => 3,
+        (_, true) => 4,
+    }
+}
+
+/// Where runs are kept.
+///
+/// # Errors
+/// If no place is given and there is no home directory.
+pub fn state_dir(global: &Global) -> Result<PathBuf, Problem> {
+    if let Some(dir) = &global.state_dir {
+        return Ok(dir.clone());
+    }
+    if let Some(dir) = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()) {
+        return Ok(PathBuf::from(dir).join("pvmigrate"));
+    }
+    match std::env::var_os("HOME").filter(|home| !home.is_empty()) {
+        Some(home) => Ok(PathBuf::from(home).join(".local/state/pvmigrate")),
+        None => Err(Problem::usage("there is no home directory to keep runs in").hint("name a place with --state-dir DIR")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn exit_codes_say_what_they_promise() {
+        for (kind, changed, code) in [
+            (Kind::Usage, false, 2), (Kind::Refused, false, 3), (Kind::Unreachable, false, 3), (Kind::Forbidden, false, 3),
+            (Kind::Thrown, false, 3), (Kind::Thrown, true, 4), (Kind::Timeout, true, 4), (Kind::Forbidden, true, 4),
+            (Kind::Conflict, true, 5), (Kind::Conflict, false, 3), (Kind::Diverged, false, 5), (Kind::Interrupted, true, 130),
+            (Kind::Bug, true, 70), (Kind::Usage, true, 4),
+        ] {
+            assert_eq!(exit_code(kind, changed), code, "{kind:?} {changed}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Bringing a run to life: runtime, cluster, journal, signals; and what its end means.
+
+use super::{Failure, Global, exit_code, state_dir, ui};
+use crate::cluster::{self, Door, Ledger, Target, Vigils};
+use crate::journal::{Journal, RunFile, Runs};
+use crate::script::Script;
+use crate::script::session::Session;
+use crate::words::{Json, Kind, Problem, RunId, Voice};
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+
+/// The engine's thread needs room for the call levels that scripts may use.
+const STACK_BYTES: usize = 64 << 20;
+
+/// The runtime that all requests run on. The script never does.
+///
+/// # Errors
+/// If the machine has no threads left.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Problem> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| Problem::local("no threads can be started", &e))
+}
+
+/// First Ctrl-C or SIGTERM: stop after the step in hand. Second: at once; the journal is whole at every instant.
+pub fn on_signals(runtime: &tokio::runtime::Runtime, cancel: &CancellationToken) {
+    let cancel = cancel.clone();
+    runtime.spawn(async move {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+            return;
+        };
+        tokio::select! { _ = int.recv() => {} _ = term.recv() => {} }
+        ui::talk("stopping after the step in hand (again: at once; copy pods go on)");
+        cancel.cancel();
+        tokio::select! { _ = int.recv() => {} _ = term.recv() => {} }
+        ui::leave(130);
+    });
+}
+
+/// A cluster that was reached, and its identity.
+pub struct Reached {
+    pub cluster: cluster::Cluster,
+    pub uid: String,
+}
+
+/// Connects and says hello.
+///
+/// # Errors
+/// If the kubeconfig or the server does not let us.
+pub fn reach(global: &Global, runtime: &tokio::runtime::Runtime) -> Result<Reached, Problem> {
+    let target = Target { kubeconfig: global.kubeconfig.clone(), context: global.context.clone() };
+    runtime.block_on(async {
+        let cluster = cluster::connect(&target).await?;
+        let uid = cluster.uid().await?;
+        Ok(Reached { cluster, uid })
+    })
+}
+
+/// Everything that is needed to run a script.
+pub struct Start {
+    pub script: Script,
+    pub runtime: tokio::runtime::Runtime,
+    pub cluster: cluster::Cluster,
+    pub journal: Journal,
+    pub file: RunFile,
+    pub voice: Arc<dyn Voice>,
+    pub cancel: CancellationToken,
+    pub yes: bool,
+}
+
+/// Makes the directory of a new run.
+///
+/// # Errors
+/// If the state directory cannot be written.
+pub fn open_run(global: &Global, reached: &Reached, script: &Script, args: Json, argv: Vec<String>) -> Result<(RunFile, Journal), Problem> {
+    let mut file = RunFile::new(RunId::random(), &script.name);
+    file.cluster_uid.clone_from(&reached.uid);
+    file.server = reached.cluster.server().to_owned();
+    file.context = reached.cluster.context().to_owned();
+    file.argv = argv;
+    file.args = args;
+    file.yes = global.yes;
+    file.sources = script.sources.all();
+    let (journal, _) = Runs::new(&state_dir(global)?).create(&file)?;
+    Ok((file, journal))
+}
+
+/// How a run ended.
+pub struct Ended {
+    pub result: Result<Json, Problem>,
+    pub changed: bool,
+    pub run: RunId,
+    pub sources: Vec<(String, String)>,
+}
+
+/// Runs the script on a thread of its own until it ends, and closes the journal.
+///
+/// # Errors
+/// If the journal cannot be read. How the script ended is in the result.
+pub fn execute(start: Start) -> Result<Ended, Problem> {
+    execute_in(start, "root")
+}
+
+/// The same in a branch of another name: what is done after a run has ended.
+///
+/// # Errors
+/// As [`execute`].
+pub fn execute_in(start: Start, branch: &str) -> Result<Ended, Problem> {
+    let Start { mut script, runtime, cluster, journal, file, voice, cancel, yes } = start;
+    let journal = Arc::new(journal);
+    let ledger = Arc::new(Ledger::from_facts(&journal.facts())?);
+    let door = Door { cluster: cluster.clone(), journal: journal.clone(), ledger, vigils: Arc::new(Vigils::default()), cancel };
+    let session =
+        Arc::new(Session { door, runtime: runtime.handle().clone(), voice, args: file.args.clone(), yes });
+    let sources = script.sources.clone();
+    let result = std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("script".into()).stack_size(STACK_BYTES);
+        match thread.spawn_scoped(scope, || script.run(&session, branch)) {
+            Ok(handle) => handle.join().unwrap_or_else(|_| Err(Problem::bug("the script's thread panicked"))),
+            Err(e) => Err(Problem::local("no thread can be started", &e)),
+        }
+    });
+    let result = match result {
+        Ok(value) => journal.end(branch, value.clone()).map(|()| value),
+        Err(problem) => Err(problem),
+    };
+    let counts = cluster.requests();
+    tracing::debug!(
+        "requests: {} reads, {} more for the guards, {} writes, {} watches",
+        load(&counts.reads).saturating_sub(load(&counts.guards)),
+        load(&counts.guards),
+        load(&counts.writes),
+        load(&counts.watches)
+    );
+    let changed = journal.has_changed();
+    drop(session);
+    runtime.shutdown_background();
+    let sources = sources.all().into_iter().map(|source| (source.name, source.text)).collect();
+    Ok(Ended { result, changed, run: file.run, sources })
+}
+
+fn load(counter: &std::sync::atomic::AtomicU64) -> u64 {
+    counter.load(std::sync::atomic::Ordering::Relaxed)
+}
+
+impl Ended {
+    /// What to tell the person.
+    ///
+    /// # Errors
+    /// The failure of the run, with how to go on.
+    pub fn conclude(self, global: &Global) -> Result<Json, Failure> {
+        match self.result {
+            Ok(value) => Ok(value),
+            Err(problem) => {
+                let code = exit_code(problem.kind, self.changed);
+                let mut last = Vec::new();
+                if self.changed {
+                    last.push(format!("the run can be continued: {}", resume_line(global, &self.run)));
+                } else if problem.kind != Kind::Usage {
+                    last.push("nothing was changed".to_owned());
+                }
+                Err(Failure { problems: vec![problem], sources: self.sources, last, code })
+            }
+        }
+    }
+}
+
+/// Exactly what to type.
+pub fn resume_line(global: &Global, run: &RunId) -> String {
+    let mut line = format!("pvmigrate resume {run}");
+    for (flag, value) in [
+        ("--kubeconfig", global.kubeconfig.as_ref().map(|path| path.display().to_string())),
+        ("--context", global.context.clone()),
+        ("--state-dir", global.state_dir.as_ref().map(|path| path.display().to_string())),
+    ] {
+        if let Some(value) = value {
+            line.push_str(&format!(" {flag} {}", quoted(&value)));
+        }
+    }
+    line
+}
+
+fn quoted(word: &str) -> String {
+    let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-=:@+,".contains(c));
+    if plain && !word.is_empty() { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}

@@ -1,0 +1,191 @@
+//! Everything that is printed is printed here. stdout is data, stderr is talk.
+
+use super::{Cli, Global, Output};
+use crate::words::clock::human_seconds;
+use crate::words::size::human_bytes;
+use crate::words::{Json, Progress, Voice};
+use clap::CommandFactory;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use std::collections::HashMap;
+use std::io::{BufRead, IsTerminal, Write};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+/// All bars of the process: talk goes above them.
+fn bars() -> &'static MultiProgress {
+    static BARS: OnceLock<MultiProgress> = OnceLock::new();
+    BARS.get_or_init(MultiProgress::new)
+}
+
+/// One line to the person.
+pub fn talk(text: &str) {
+    bars().suspend(|| {
+        let mut err = std::io::stderr().lock();
+        // A closed stderr is no reason to stop moving data.
+        let _ = writeln!(err, "{text}");
+    });
+}
+
+/// One line of data.
+pub fn print(text: &str) {
+    bars().suspend(|| {
+        let mut out = std::io::stdout().lock();
+        let _ = writeln!(out, "{text}");
+    });
+}
+
+pub fn print_json(value: &Json) {
+    print(&value.to_string());
+}
+
+pub fn print_table(rows: &[Json], columns: &[&str]) {
+    let columns = Json::from(columns.to_vec());
+    print(&crate::script::primitives::render_table(&Json::Array(rows.to_vec()), Some(&columns)));
+}
+
+/// A value of a script for people: objects by name, lists line by line.
+pub fn display(value: &Json) -> String {
+    match value {
+        Json::Array(items) if items.iter().all(|item| !item.is_object()) && !items.is_empty() => {
+            items.iter().map(display).collect::<Vec<_>>().join("\n")
+        }
+        Json::Array(items) if items.iter().all(crate::script::view::is_object) && !items.is_empty() => {
+            items.iter().map(display).collect::<Vec<_>>().join("\n")
+        }
+        Json::Array(items) if items.iter().all(Json::is_object) && !items.is_empty() => {
+            crate::script::primitives::render_table(value, None)
+        }
+        Json::Object(_) if crate::script::view::is_object(value) => crate::cluster::workload::reference(value).to_string(),
+        Json::Object(_) => serde_yaml_ng::to_string(value).unwrap_or_default().trim_end().to_owned(),
+        Json::String(text) => crate::words::names::plain(text),
+        other => other.to_string(),
+    }
+}
+
+/// The help of one command.
+pub fn print_help(name: &str) {
+    let mut cli = Cli::command();
+    cli.build();
+    if let Some(command) = cli.find_subcommand_mut(name) {
+        let _ = command.print_help();
+    }
+}
+
+/// Ends the process at once, after a second Ctrl-C.
+#[expect(clippy::disallowed_methods, reason = "the second Ctrl-C: the journal is whole at every instant")]
+pub fn leave(code: i32) -> ! {
+    std::process::exit(code)
+}
+
+/// Sets up what --verbose shows.
+pub fn log(verbose: bool) {
+    let level = if verbose { "pvmigrate=debug" } else { "pvmigrate=warn" };
+    let filter = std::env::var("PVMIGRATE_LOG").unwrap_or_else(|_| level.to_owned());
+    static RELOAD: OnceLock<tracing_subscriber::reload::Handle<tracing_subscriber::EnvFilter, tracing_subscriber::Registry>> =
+        OnceLock::new();
+    if let Some(handle) = RELOAD.get() {
+        let _ = handle.reload(tracing_subscriber::EnvFilter::new(filter));
+        return;
+    }
+    use tracing_subscriber::prelude::*;
+    let (layer, handle) = tracing_subscriber::reload::Layer::new(tracing_subscriber::EnvFilter::new(filter));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time().with_target(false);
+    if tracing_subscriber::registry().with(layer).with(lines).try_init().is_ok() {
+        let _ = RELOAD.set(handle);
+    }
+}
+
+/// The voice of a run: bars on a terminal, plain lines elsewhere.
+pub fn voice(global: &Global) -> Arc<dyn Voice> {
+    let fancy = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() && std::env::var("TERM").as_deref() != Ok("dumb");
+    Arc::new(Screen { output: global.output, fancy, bars: Mutex::default() })
+}
+
+struct Screen {
+    output: Output,
+    fancy: bool,
+    bars: Mutex<HashMap<String, Shown>>,
+}
+
+enum Shown {
+    Bar(ProgressBar),
+    /// Without a terminal: when the next line is due.
+    Lines(crate::words::clock::Deadline),
+}
+
+/// Without a terminal, a line per copy and so many seconds.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+impl Voice for Screen {
+    fn status(&self, text: &str) {
+        talk(text);
+    }
+
+    fn warn(&self, text: &str) {
+        talk(&format!("warning: {text}"));
+    }
+
+    fn data(&self, text: &str, json: &Json) {
+        match self.output {
+            Output::Text => print(text),
+            Output::Json => print_json(json),
+        }
+    }
+
+    fn progress(&self, p: &Progress) {
+        let mut shown = self.bars.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = format!("{} {}", p.claim, p.phase);
+        if p.over {
+            if let Some(Shown::Bar(bar)) = shown.remove(&key) {
+                bar.finish_and_clear();
+            }
+            return;
+        }
+        let rate = format!("{}/s", human_bytes(p.rate_bytes_s as u64));
+        let eta = p.eta_s.map(|s| format!(", {} left", human_seconds(s))).unwrap_or_default();
+        if self.fancy {
+            let bar = shown.entry(key).or_insert_with(|| Shown::Bar(bar()));
+            if let Shown::Bar(bar) = bar {
+                bar.set_length(p.files_total.max(1));
+                bar.set_position(p.files.min(p.files_total));
+                bar.set_prefix(format!("{} {}", p.claim, p.phase));
+                bar.set_message(format!("{} of {} files, {}, {rate}{eta}", p.files, p.files_total, human_bytes(p.bytes)));
+            }
+            return;
+        }
+        let due = match shown.get(&key) {
+            Some(Shown::Lines(deadline)) => deadline.passed(),
+            _ => true,
+        };
+        if due {
+            shown.insert(key, Shown::Lines(crate::words::clock::Clock.deadline(LINE_EVERY)));
+            talk(&format!("{}: {}: {} of {} files, {} of {}, {rate}{eta}", p.claim, p.phase, p.files, p.files_total, human_bytes(p.bytes), human_bytes(p.bytes_total)));
+        }
+    }
+
+    fn confirm(&self, plan: &str) -> Option<bool> {
+        talk(plan);
+        if !std::io::stdin().is_terminal() {
+            return None;
+        }
+        bars().suspend(|| {
+            let mut err = std::io::stderr().lock();
+            let _ = write!(err, "Go on? [y/N] ");
+            let _ = err.flush();
+        });
+        let mut answer = String::new();
+        match std::io::stdin().lock().read_line(&mut answer) {
+            Ok(_) => Some(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes")),
+            Err(_) => None,
+        }
+    }
+}
+
+fn bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix:28} [{bar:24}] {percent:>3}% {msg}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ");
+    let bar = bars().add(ProgressBar::new(1));
+    bar.set_style(style);
+    bar
+}

@@ -1,0 +1,378 @@
+//! Everything that speaks against moving a unit, found before anything is changed, all at once. Pure, but for the reads
+//! at the end.
+
+use super::pv::{Backend, Pv};
+use super::pvc::Pvc;
+use super::units::{Population, Unit, ours};
+use super::workload::{self, controller, is_scalable};
+use super::{Cluster, is_storage_finalizer, known, text, uid};
+use crate::words::{Json, ObjectRef, Problem, RunId};
+use serde::{Deserialize, Serialize};
+
+/// One reason, with what to do about it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub unit: String,
+    /// `Kind:ns/name` of what stands in the way.
+    pub object: String,
+    pub reason: String,
+    pub hint: String,
+}
+
+/// What the unit is to become.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    pub finished_pods: bool,
+}
+
+/// Judges one unit. `volumes` are all volumes of the cluster; `namespace` is the unit's own.
+pub fn judge(run: &RunId, unit: &Unit, all: &Population, volumes: &[Json], namespace: &Json, wanted: &Wanted) -> Vec<Refusal> {
+    let mut found = Findings { unit: unit.key.clone(), list: Vec::new() };
+    if !text(namespace, "/metadata/deletionTimestamp").is_empty() {
+        found.add(&workload::reference(namespace), "the namespace is being deleted", "leave it out: --exclude-namespace");
+    }
+    for claim in &unit.claims {
+        judge_claim(&mut found, run, Pvc(claim), volumes, &all.pods);
+    }
+    for object in &unit.workloads {
+        judge_workload(&mut found, object, all);
+    }
+    for pod in &unit.bare {
+        if is_finished(pod) {
+            continue;
+        }
+        found.add(
+            &workload::reference(pod),
+            "it is a pod without a controller: nothing would start it again",
+            "delete it yourself, or leave its claims out: --exclude NS/NAME",
+        );
+    }
+    for owner in &unit.foreign {
+        found.list.push(Refusal {
+            unit: found.unit.clone(),
+            object: owner.clone(),
+            reason: "an operator owns the pods: it would start them again".into(),
+            hint: "stop it through its own resource first, or leave its claims out: --exclude NS/NAME".into(),
+        });
+    }
+    if !wanted.finished_pods {
+        for pod in unit.pods.iter().filter(|pod| is_finished(pod) && !ours(pod)) {
+            found.add(
+                &workload::reference(pod),
+                "it is finished, but holds its claim as long as it exists",
+                "delete it, or let it be deleted: --finished-pods delete",
+            );
+        }
+    }
+    found.list
+}
+
+struct Findings {
+    unit: String,
+    list: Vec<Refusal>,
+}
+
+impl Findings {
+    fn add(&mut self, object: &ObjectRef, reason: &str, hint: &str) {
+        self.list.push(Refusal { unit: self.unit.clone(), object: object.to_string(), reason: reason.into(), hint: hint.into() });
+    }
+}
+
+fn is_finished(pod: &Json) -> bool {
+    matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
+}
+
+const LEAVE_OUT: &str = "leave the claim out: --exclude NS/NAME";
+
+fn judge_claim(found: &mut Findings, run: &RunId, claim: Pvc<'_>, volumes: &[Json], pods: &[Json]) {
+    let object = workload::reference(claim.0);
+    if claim.is_going() {
+        found.add(&object, "it is being deleted", LEAVE_OUT);
+    }
+    if !claim.is_bound() {
+        found.add(&object, &format!("it is {}, not Bound", claim.phase()), LEAVE_OUT);
+        return;
+    }
+    if claim.is_block() {
+        found.add(&object, "block volumes (volumeMode Block) cannot be copied yet", LEAVE_OUT);
+    }
+    for finalizer in claim.finalizers().into_iter().filter(|finalizer| !is_storage_finalizer(finalizer)) {
+        found.add(&object, &format!("it has the finalizer `{finalizer}`: it could not be replaced"), "ask whoever put it there");
+    }
+    if let Some(owner) = controller(claim.0) {
+        found.add(
+            &object,
+            &format!("{} `{}` controls it and may make it anew", text(owner, "/kind"), text(owner, "/name")),
+            LEAVE_OUT,
+        );
+    }
+    gitops(found, &object, claim.0);
+    let Some(volume) = volumes.iter().map(Pv).find(|volume| volume.name() == claim.volume()) else {
+        found.add(&object, &format!("its volume `{}` does not exist", claim.volume()), LEAVE_OUT);
+        return;
+    };
+    judge_volume(found, run, claim, volume, volumes, pods);
+}
+
+fn judge_volume(found: &mut Findings, run: &RunId, claim: Pvc<'_>, volume: Pv<'_>, volumes: &[Json], pods: &[Json]) {
+    let object = workload::reference(volume.0);
+    if volume.is_going() {
+        found.add(&object, "it is being deleted: its bytes go with its claim, whatever the policy", LEAVE_OUT);
+    }
+    if volume.claim_uid() != claim.uid() {
+        found.add(&object, "its claimRef names another claim", LEAVE_OUT);
+    }
+    if volume.policy() == "Recycle" {
+        found.add(&object, "its policy is Recycle", "change it to Retain first");
+    }
+    if volume.phase() == "Failed" {
+        found.add(&object, "it is Failed", LEAVE_OUT);
+    }
+    let holder = volume.held_by();
+    if !holder.is_empty() && holder != run.as_str() {
+        found.add(&object, &format!("run {holder} has it in its hands"), &format!("pvmigrate resume {holder}"));
+    }
+    for finalizer in volume.finalizers().into_iter().filter(|finalizer| !is_storage_finalizer(finalizer)) {
+        found.add(&object, &format!("it has the finalizer `{finalizer}`"), "ask whoever put it there");
+    }
+    let Some(backend) = volume.backend() else { return };
+    for other in volumes.iter().map(Pv).filter(|other| other.name() != volume.name()) {
+        if other.backend().is_some_and(|theirs| theirs.overlaps(&backend)) {
+            found.add(&object, &format!("volume `{}` stands on the same backend: its users would go on writing", other.name()), LEAVE_OUT);
+        }
+    }
+    for pod in pods {
+        for inline in pod["spec"]["volumes"].as_array().into_iter().flatten() {
+            let theirs = match (text(inline, "/nfs/server"), text(inline, "/nfs/path"), text(inline, "/hostPath/path")) {
+                ("", _, "") => continue,
+                ("", _, path) => Backend::Path(path.to_owned()),
+                (server, path, _) => Backend::Nfs(server.to_owned(), path.to_owned()),
+            };
+            if theirs.overlaps(&backend) {
+                found.add(&workload::reference(pod), &format!("it mounts the backend of volume `{}` directly", volume.name()), LEAVE_OUT);
+            }
+        }
+    }
+}
+
+fn judge_workload(found: &mut Findings, object: &Json, all: &Population) {
+    let reference = workload::reference(object);
+    let kind = reference.kind.as_str();
+    if !is_scalable(kind) {
+        let reason = match kind {
+            "DaemonSet" => "DaemonSets cannot be stopped yet",
+            "Job" => "Jobs cannot be stopped yet: wait until it is done and remove it",
+            "CronJob" => "CronJobs cannot be suspended yet: it may fire at any time",
+            "ReplicaSet" | "ReplicationController" => "ReplicaSets without a Deployment cannot be stopped yet",
+            _ => "this kind cannot be stopped",
+        };
+        found.add(&reference, reason, "leave its claims out: --exclude NS/NAME, or all such units: --on-refusal skip");
+        return;
+    }
+    if !text(object, "/metadata/deletionTimestamp").is_empty() {
+        found.add(&reference, "it is being deleted", "leave its claims out: --exclude NS/NAME");
+    }
+    if let Some(owner) = controller(object) {
+        found.add(
+            &reference,
+            &format!("{} `{}` controls it and would start it again", text(owner, "/kind"), text(owner, "/name")),
+            "stop it through its owner first, or leave its claims out: --exclude NS/NAME",
+        );
+    }
+    if text(object, "/spec/persistentVolumeClaimRetentionPolicy/whenScaled") == "Delete" {
+        found.add(
+            &reference,
+            "it deletes its claims when it is scaled down (persistentVolumeClaimRetentionPolicy.whenScaled)",
+            "set whenScaled to Retain first",
+        );
+    }
+    gitops(found, &reference, object);
+    for scaler in &all.autoscalers {
+        let scaled = &scaler["spec"]["scaleTargetRef"];
+        let target_kind = match text(scaled, "/kind") {
+            "" => "Deployment",
+            kind => kind,
+        };
+        let same = text(scaler, "/metadata/namespace") == reference.namespace
+            && text(scaled, "/name") == reference.name
+            && target_kind == reference.kind;
+        if !same {
+            continue;
+        }
+        if text(scaler, "/kind") == "ScaledObject" {
+            found.add(&reference, &format!("KEDA's ScaledObject `{}` would start it again", text(scaler, "/metadata/name")), "pause the ScaledObject first (autoscaling.keda.sh/paused-replicas)");
+        } else if scaler["spec"]["minReplicas"] == 0 {
+            found.add(&reference, &format!("the HorizontalPodAutoscaler `{}` scales it from 0", text(scaler, "/metadata/name")), "set its minReplicas to 1 or more first");
+        }
+    }
+}
+
+/// Managers that put back what we change, told by the marks that they leave.
+fn gitops(found: &mut Findings, reference: &ObjectRef, object: &Json) {
+    let label = |key: &str| object["metadata"]["labels"][key].as_str().unwrap_or_default();
+    let note = |key: &str| object["metadata"]["annotations"][key].as_str().unwrap_or_default();
+    let off = |value: &str| value == "disabled";
+    if !label("kustomize.toolkit.fluxcd.io/name").is_empty()
+        && !off(note("kustomize.toolkit.fluxcd.io/reconcile"))
+    {
+        found.add(
+            reference,
+            &format!("Flux reconciles it (Kustomization `{}`)", label("kustomize.toolkit.fluxcd.io/name")),
+            "annotate it kustomize.toolkit.fluxcd.io/reconcile=disabled for the time being",
+        );
+    }
+    if !label("helm.toolkit.fluxcd.io/name").is_empty() && !off(note("helm.toolkit.fluxcd.io/driftDetection")) {
+        found.add(
+            reference,
+            &format!("Flux's HelmRelease `{}` may correct its drift", label("helm.toolkit.fluxcd.io/name")),
+            "annotate it helm.toolkit.fluxcd.io/driftDetection=disabled for the time being",
+        );
+    }
+    let tracking = note("argocd.argoproj.io/tracking-id");
+    let instance = label("argocd.argoproj.io/instance");
+    // A tracking id that names another object is a copy's: Argo ignores it.
+    let own = tracking.rsplit(':').next().is_some_and(|tail| tail.ends_with(&format!("/{}", reference.name)));
+    if (!tracking.is_empty() && own) || !instance.is_empty() {
+        let app = if instance.is_empty() { tracking.split(':').next().unwrap_or_default() } else { instance };
+        found.add(reference, &format!("Argo CD's application `{app}` syncs it"), "turn its automated sync off, then leave these claims to a later version, or --on-refusal skip");
+    }
+}
+
+impl Cluster {
+    /// Judges units by what the cluster holds now.
+    ///
+    /// # Errors
+    /// If something cannot be read: a unit is never let pass unseen.
+    pub async fn preflight(&self, run: &RunId, units: &[Unit], wanted: &Wanted) -> Result<Vec<Refusal>, Problem> {
+        let namespaces = units.iter().map(|unit| unit.namespace.clone()).collect();
+        let all = self.population(&namespaces).await?;
+        let look = |e: super::Error| e.problem("look before moving", None);
+        let volumes = self.list_all(&known("PersistentVolume"), "").await.map_err(look)?;
+        let claims = self.list_all(&known("PersistentVolumeClaim"), "").await.map_err(look)?;
+        let mut refusals = Vec::new();
+        for unit in units {
+            let namespace = self.find(&known("Namespace"), "", &unit.namespace).await.map_err(look)?.unwrap_or_default();
+            // The unit as it is now, not as it was when the script looked.
+            let fresh: Vec<Json> = unit
+                .claims
+                .iter()
+                .map(|was| claims.iter().find(|claim| uid(claim) == uid(was)).cloned().unwrap_or_else(|| was.clone()))
+                .collect();
+            let mut now = super::units::units(&fresh, &all);
+            let mut unit_now = now.pop().unwrap_or_else(|| unit.clone());
+            for more in now {
+                unit_now.claims.extend(more.claims);
+                unit_now.workloads.extend(more.workloads);
+                unit_now.pods.extend(more.pods);
+                unit_now.bare.extend(more.bare);
+                unit_now.foreign.extend(more.foreign);
+            }
+            unit_now.key.clone_from(&unit.key);
+            for gone in unit.claims.iter().filter(|was| !claims.iter().any(|claim| uid(claim) == uid(was))) {
+                refusals.push(Refusal {
+                    unit: unit.key.clone(),
+                    object: workload::reference(gone).to_string(),
+                    reason: "it was deleted meanwhile".into(),
+                    hint: "run again".into(),
+                });
+            }
+            refusals.extend(judge(run, &unit_now, &all, &volumes, &namespace, wanted));
+        }
+        Ok(refusals)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn claim() -> Json {
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data", "namespace": "shop", "uid": "c1"},
+            "spec": {"volumeName": "pv-1"}, "status": {"phase": "Bound"}})
+    }
+
+    fn volume() -> Json {
+        json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv-1", "uid": "v1"},
+            "spec": {"claimRef": {"namespace": "shop", "name": "data", "uid": "c1"}, "hostPath": {"path": "/x"}, "persistentVolumeReclaimPolicy": "Delete"},
+            "status": {"phase": "Bound"}})
+    }
+
+    fn web() -> Json {
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web", "namespace": "shop", "uid": "w"},
+            "spec": {"template": {"spec": {"volumes": [{"persistentVolumeClaim": {"claimName": "data"}}]}}}})
+    }
+
+    fn with(mut object: Json, pointer: &str, value: Json) -> Json {
+        let mut patch = value;
+        for part in pointer.split('/').filter(|part| !part.is_empty()).rev() {
+            patch = json!({part.replace("~1", "/"): patch});
+        }
+        json_patch::merge(&mut object, &patch);
+        object
+    }
+
+    fn reasons(claim: &Json, volumes: &[Json], templated: &[Json], pods: &[Json], autoscalers: &[Json]) -> Vec<String> {
+        let all = Population { pods: pods.to_vec(), templated: templated.to_vec(), autoscalers: autoscalers.to_vec() };
+        let unit = super::super::units::units(std::slice::from_ref(claim), &all).remove(0);
+        let run = RunId::parse("0123abcd").unwrap();
+        judge(&run, &unit, &all, volumes, &json!({"kind": "Namespace", "metadata": {"name": "shop"}}), &Wanted::default())
+            .into_iter()
+            .map(|refusal| format!("{}: {}", refusal.object, refusal.reason))
+            .collect()
+    }
+
+    #[test]
+    fn a_plain_unit_passes() {
+        assert_eq!(reasons(&claim(), &[volume()], &[web()], &[], &[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_obstacle_is_named() {
+        let pod = |name: &str, phase: &str| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "shop", "uid": name},
+            "spec": {"volumes": [{"persistentVolumeClaim": {"claimName": "data"}}]}, "status": {"phase": phase}});
+        let owned = json!([{"kind": "Postgres", "name": "pg", "uid": "x", "controller": true}]);
+        let kind = |kind: &str| with(with(web(), "/kind", json!(kind)), "/metadata/name", json!("x"));
+        for (want, claim, volumes, templated, pods, scalers) in [
+            ("is being deleted", with(claim(), "/metadata/deletionTimestamp", json!("now")), vec![volume()], vec![], vec![], vec![]),
+            ("not Bound", with(claim(), "/status/phase", json!("Pending")), vec![volume()], vec![], vec![], vec![]),
+            ("block volumes", with(claim(), "/spec/volumeMode", json!("Block")), vec![volume()], vec![], vec![], vec![]),
+            ("finalizer `a.io/b`", with(claim(), "/metadata/finalizers", json!(["a.io/b"])), vec![volume()], vec![], vec![], vec![]),
+            ("controls it and may make it anew", with(claim(), "/metadata/ownerReferences", owned.clone()), vec![volume()], vec![], vec![], vec![]),
+            ("does not exist", claim(), vec![], vec![], vec![], vec![]),
+            ("whatever the policy", claim(), vec![with(volume(), "/metadata/deletionTimestamp", json!("now"))], vec![], vec![], vec![]),
+            ("names another claim", claim(), vec![with(volume(), "/spec/claimRef/uid", json!("zz"))], vec![], vec![], vec![]),
+            ("Recycle", claim(), vec![with(volume(), "/spec/persistentVolumeReclaimPolicy", json!("Recycle"))], vec![], vec![], vec![]),
+            ("is Failed", claim(), vec![with(volume(), "/status/phase", json!("Failed"))], vec![], vec![], vec![]),
+            ("in its hands", claim(), vec![with(volume(), "/metadata/annotations", json!({"pvmigrate.io/run": "ffffffff"}))], vec![], vec![], vec![]),
+            ("same backend", claim(), vec![volume(), with(volume(), "/metadata/name", json!("pv-2"))], vec![], vec![], vec![]),
+            ("DaemonSets", claim(), vec![volume()], vec![kind("DaemonSet")], vec![], vec![]),
+            ("Jobs cannot", claim(), vec![volume()], vec![kind("Job")], vec![], vec![]),
+            ("without a Deployment", claim(), vec![volume()], vec![kind("ReplicaSet")], vec![], vec![]),
+            ("would start it again", claim(), vec![volume()], vec![with(web(), "/metadata/ownerReferences", owned)], vec![], vec![]),
+            ("whenScaled", claim(), vec![volume()], vec![with(with(web(), "/kind", json!("StatefulSet")), "/spec/persistentVolumeClaimRetentionPolicy/whenScaled", json!("Delete"))], vec![], vec![]),
+            ("Flux reconciles", claim(), vec![volume()], vec![with(web(), "/metadata/labels", json!({"kustomize.toolkit.fluxcd.io/name": "apps"}))], vec![], vec![]),
+            ("HelmRelease", claim(), vec![volume()], vec![with(web(), "/metadata/labels", json!({"helm.toolkit.fluxcd.io/name": "apps"}))], vec![], vec![]),
+            ("Argo CD", claim(), vec![volume()], vec![with(web(), "/metadata/annotations", json!({"argocd.argoproj.io/tracking-id": "app:apps/Deployment:shop/web"}))], vec![], vec![]),
+            ("without a controller", claim(), vec![volume()], vec![], vec![pod("lone", "Running")], vec![]),
+            ("it is finished", claim(), vec![volume()], vec![], vec![pod("done", "Succeeded")], vec![]),
+            ("KEDA", claim(), vec![volume()], vec![web()], vec![], vec![json!({"kind": "ScaledObject", "metadata": {"name": "k", "namespace": "shop"}, "spec": {"scaleTargetRef": {"name": "web"}}})]),
+            ("scales it from 0", claim(), vec![volume()], vec![web()], vec![], vec![json!({"kind": "HorizontalPodAutoscaler", "metadata": {"name": "h", "namespace": "shop"}, "spec": {"minReplicas": 0, "scaleTargetRef": {"kind": "Deployment", "name": "web"}}})]),
+        ] {
+            let got = reasons(&claim, &volumes, &templated, &pods, &scalers);
+            assert!(got.len() == 1 && got[0].contains(want), "{want}: {got:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_paused_or_a_copy_passes() {
+        for object in [
+            with(with(web(), "/metadata/labels", json!({"kustomize.toolkit.fluxcd.io/name": "apps"})), "/metadata/annotations", json!({"kustomize.toolkit.fluxcd.io/reconcile": "disabled"})),
+            with(web(), "/metadata/annotations", json!({"argocd.argoproj.io/tracking-id": "app:apps/Deployment:other/elsewhere"})),
+        ] {
+            assert_eq!(reasons(&claim(), &[volume()], &[object], &[], &[]), Vec::<String>::new());
+        }
+        let hpa = json!({"kind": "HorizontalPodAutoscaler", "metadata": {"name": "h", "namespace": "shop"}, "spec": {"minReplicas": 1, "scaleTargetRef": {"kind": "Deployment", "name": "web"}}});
+        assert_eq!(reasons(&claim(), &[volume()], &[web()], &[], &[hpa]), Vec::<String>::new());
+    }
+}

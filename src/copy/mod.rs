@@ -1,0 +1,10 @@
+//! Copying a volume: where (plan), with what pod (pod), and seeing it through (run). The mover itself is `agent`.
+//!
+//! What must stay true: no user's text reaches a shell or a command line; a source is mounted read-only; a finished pod
+//! is removed only after its report stands in the journal.
+
+pub mod agent;
+pub mod plan;
+pub mod pod;
+pub mod report;
+pub mod run;

@@ -1,0 +1,220 @@
+//! Copying and verifying with pods.
+
+use super::pvc::volume_of;
+use super::{Args, Effect, Primitive, Type, option, param};
+use crate::cluster::pv::Pv;
+use crate::cluster::pvc::Pvc;
+use crate::cluster::{Fact, known, text, workload};
+use crate::copy::plan::{Placement, node};
+use crate::copy::pod::{PodPlan, Task, check_patch};
+use crate::copy::run;
+use crate::script::enter::Step;
+use crate::words::clock::Clock;
+use crate::words::{Json, Problem, PvcRef};
+use serde_json::json;
+use std::time::Duration;
+
+/// The agent's image of this version.
+pub const IMAGE: &str = concat!("docker.io/pvmigrate/agent:", env!("CARGO_PKG_VERSION"));
+
+pub const TABLE: &[Primitive] = &[
+    Primitive {
+        name: "run_copy_pod",
+        params: &[param("source", Type::Object("PersistentVolumeClaim")), param("target", Type::Object("PersistentVolumeClaim"))],
+        options: &[
+            option("pass", Type::Text, "hot (the default) while the workload runs; final when nobody writes"),
+            option("since", Type::Text, "`started_at` of the last good pass: only what may have changed since is read again"),
+            option("node", Type::Text, "where to run; where the source is used if absent"),
+            option("workload", Type::AnyObject, "whose pods say where they may run"),
+            option("image", Type::Text, "the agent's image"),
+            option("pod_patch", Type::Map, "merged over the pod"),
+            option("run_as", Type::Int, "a user instead of root"),
+            option("timeout_s", Type::Int, "for nodes to let the source go before a final pass: 300"),
+        ],
+        returns: "map",
+        doc: "Copies a claim to another with a pod that mounts both, the source read-only. Returns the report: `files_copied`, \
+              `bytes_copied`, `files_total`, `bytes_total`, `started_at`, `seconds`, `node`.\nA final pass begins only when no \
+              pod uses the source and every node that did has let it go; from then on it is watched.",
+        example: "let s = get_pvc(\"shop\", \"data\"); let t = create_pvc(s, #{ class: \"fast\" }); run_copy_pod(s, t).ok",
+        effect: Effect::Write,
+        rights: &[
+            ("create", "", "pods"), ("get", "", "pods"), ("list", "", "pods"), ("watch", "", "pods"), ("delete", "", "pods"),
+            ("get", "", "pods/log"), ("get", "", "nodes"), ("get", "", "persistentvolumes"),
+        ],
+        run: |step, args| Box::pin(run_copy_pod(step, args)),
+    },
+    Primitive {
+        name: "verify_copy",
+        params: &[param("source", Type::Object("PersistentVolumeClaim")), param("target", Type::Object("PersistentVolumeClaim"))],
+        options: &[
+            option("pass", Type::Text, "hot (the default) or final: then the result is what rebind relies on"),
+            option("mode", Type::Text, "full (the default): all content; changed: the content of what changed since; metadata: none"),
+            option("since", Type::Text, "for changed: a time before which all content was verified"),
+            option("node", Type::Text, "where to run; where the source is used if absent"),
+            option("workload", Type::AnyObject, "whose pods say where they may run"),
+            option("image", Type::Text, "the agent's image"),
+            option("pod_patch", Type::Map, "merged over the pod"),
+            option("run_as", Type::Int, "a user instead of root"),
+        ],
+        returns: "map",
+        doc: "Compares two claims in a pod of its own: names, metadata and content. Returns the report: `source_digest`, `files`, \
+              `bytes`, `hashed_files`, `differences`. A final verification throws `Mismatch` if anything differs and `Voided` \
+              if somebody used the source since the final pass.",
+        example: "let s = get_pvc(\"shop\", \"data\"); let t = create_pvc(s, #{ class: \"fast\" }); run_copy_pod(s, t); verify_copy(s, t).files >= 0",
+        effect: Effect::Write,
+        rights: &[
+            ("create", "", "pods"), ("get", "", "pods"), ("list", "", "pods"), ("watch", "", "pods"), ("delete", "", "pods"),
+            ("get", "", "pods/log"), ("get", "", "persistentvolumes"),
+        ],
+        run: |step, args| Box::pin(verify_copy(step, args)),
+    },
+];
+
+pub(super) fn image(args: &Args) -> String {
+    args.option_text("image").unwrap_or(IMAGE).to_owned()
+}
+
+/// The pod spec in a workload's template.
+pub(super) fn template_spec(object: &Json) -> Json {
+    workload::template(object).map_or(Json::Null, |template| template["spec"].clone())
+}
+
+/// Chooses the node, and notes which nodes use the source now.
+pub(super) async fn place(step: &Step, claim: &PvcRef, source: Pvc<'_>, asked: Option<&str>) -> Result<Option<String>, Problem> {
+    let pods = step.cluster().list_all(&known("Pod"), &claim.namespace).await.map_err(|e| e.problem("see where the source is used", None))?;
+    let books = step.session.door.ledger.books();
+    let mut placement = Placement {
+        asked: asked.map(str::to_owned),
+        shared: source.modes().iter().any(|mode| mode.ends_with("Many")),
+        was_on: books.nodes.get(claim).cloned().unwrap_or_default(),
+        ..Placement::default()
+    };
+    for pod in &pods {
+        let uses = workload::claims_of_spec(&pod["spec"]).contains(&claim.name.as_str());
+        let over = matches!(text(pod, "/status/phase"), "Succeeded" | "Failed");
+        let on = text(pod, "/spec/nodeName");
+        if uses && !over && !on.is_empty() && !crate::cluster::units::ours(pod) {
+            placement.in_use_on.insert(on.to_owned());
+            if !placement.was_on.contains(on) {
+                step.fact(Fact::Used { claim: claim.clone(), node: on.to_owned() })?;
+            }
+        }
+    }
+    if placement.asked.is_none() && placement.in_use_on.is_empty() && !placement.was_on.is_empty() {
+        for name in &placement.was_on {
+            let seen = step.find("Node", "", name).await?;
+            let conditions = seen.as_ref().and_then(|seen| seen["status"]["conditions"].as_array()).into_iter().flatten();
+            if conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True") {
+                placement.ready.insert(name.clone());
+            }
+        }
+    }
+    Ok(node(&placement))
+}
+
+fn is_final(args: &Args) -> Result<bool, Problem> {
+    match args.option_text("pass").unwrap_or("hot") {
+        "hot" => Ok(false),
+        "final" => Ok(true),
+        other => Err(Problem::usage(format!("`{other}` is not a pass")).hint("hot or final")),
+    }
+}
+
+async fn pod_plan(step: &Step, args: &Args, task: Task) -> Result<PodPlan, Problem> {
+    let (source, target) = (Pvc(args.json(0)), Pvc(args.json(1)));
+    if source.namespace() != target.namespace() {
+        return Err(Problem::usage("a pod mounts claims of one namespace only"));
+    }
+    if source.uid() == target.uid() {
+        return Err(Problem::usage("source and target are the same claim"));
+    }
+    let patch = args.option("pod_patch").cloned().unwrap_or(Json::Null);
+    check_patch(&patch)?;
+    // A pod that was planned before a crash keeps its node: the journal has it with the write.
+    let node = place(step, &source.reference(), source, args.option_text("node")).await?;
+    Ok(PodPlan {
+        name: String::new(),
+        namespace: source.namespace().to_owned(),
+        run: step.run().to_string(),
+        task,
+        image: image(args),
+        source: Some(source.name().to_owned()),
+        target: target.name().to_owned(),
+        node,
+        like: template_spec(args.option("workload").unwrap_or(&Json::Null)),
+        run_as: args.option_int("run_as"),
+        patch,
+    })
+}
+
+async fn run_copy_pod(step: Step, args: Args) -> Result<Json, Problem> {
+    let last = is_final(&args)?;
+    let source = Pvc(args.json(0)).reference();
+    let door = step.session.door.clone();
+    let since = args.option_text("since").map(str::to_owned);
+    let plan = pod_plan(&step, &args, Task::Copy { last, since }).await?;
+    let volume = volume_of(&step, args.json(0)).await?;
+    volume_of(&step, args.json(1)).await?;
+    if last {
+        // Whatever was verified before this pass says nothing about what it will write.
+        if door.ledger.books().verified.contains_key(Pv(&volume).name()) {
+            step.fact(Fact::Voided { source: Pv(&volume).name().to_owned(), why: "another final pass".into() })?;
+        }
+        let timeout = args.option_int("timeout_s").and_then(|s| u64::try_from(s).ok()).unwrap_or(300);
+        door.vigils.begin(step.cluster(), step.run(), &source).await?;
+        run::nodes_are_clean(&door, &source, &volume, Duration::from_secs(timeout)).await?;
+    }
+    let ended = run::run(&door, &step.id, &plan, &source.to_string(), &step.session.voice).await?;
+    if ended.report["ok"] != json!(true) {
+        return Err(run::copy_problem(&ended.report, &format!("`{source}`")));
+    }
+    let mut report = ended.report;
+    report["node"] = json!(ended.node);
+    Ok(report)
+}
+
+async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
+    let last = is_final(&args)?;
+    let mode = args.option_text("mode").unwrap_or("full").to_owned();
+    if !matches!(mode.as_str(), "full" | "changed" | "metadata") {
+        return Err(Problem::usage(format!("`{mode}` is not a way to verify")).hint("full, changed or metadata"));
+    }
+    let source = Pvc(args.json(0)).reference();
+    let door = step.session.door.clone();
+    let since = args.option_text("since").map(str::to_owned);
+    if mode == "changed" && since.is_none() {
+        return Err(Problem::usage("to verify what changed, `since` must say since when"));
+    }
+    let plan = pod_plan(&step, &args, Task::Verify { last, mode: mode.clone(), since }).await?;
+    let (from, to) = (volume_of(&step, args.json(0)).await?, volume_of(&step, args.json(1)).await?);
+    let ended = run::run(&door, &step.id, &plan, &source.to_string(), &step.session.voice).await?;
+    let mut report = ended.report;
+    report["node"] = json!(ended.node);
+    let unreadable = report.get("source_digest").is_none() || !report["kind"].is_null();
+    if unreadable || (last && report["ok"] != json!(true)) {
+        return Err(run::verify_problem(&report, &format!("`{source}`")));
+    }
+    if last {
+        match door.vigils.state(&source) {
+            Some(Ok(())) => {}
+            Some(Err(why)) => return Err(not_watched(&source, &why)),
+            None => return Err(not_watched(&source, "nobody has watched since the final pass")),
+        }
+        step.fact(Fact::Verified {
+            source: Pv(&from).name().to_owned(),
+            source_uid: Pv(&from).uid().to_owned(),
+            target: Pv(&to).name().to_owned(),
+            target_uid: Pv(&to).uid().to_owned(),
+            digest: text(&report, "/source_digest").to_owned(),
+            mode,
+            at: Clock.stamp(),
+        })?;
+    }
+    Ok(report)
+}
+
+fn not_watched(claim: &PvcRef, why: &str) -> Problem {
+    Problem::new(crate::words::Kind::Voided, format!("the verification of `{claim}` proves nothing: {why}"))
+        .retryable()
+        .hint("make the final pass and its verification again")
+}

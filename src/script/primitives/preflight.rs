@@ -1,0 +1,189 @@
+//! Everything that speaks against a move, at once and before the first change.
+
+use super::{Args, Effect, Primitive, Type, option, param};
+use crate::cluster::preflight::{Refusal, Wanted};
+use crate::cluster::pvc::{Pvc, Shape};
+use crate::cluster::units::Unit;
+use crate::cluster::{known, text};
+use crate::copy::pod::{PodPlan, Task, check_patch, render};
+use crate::script::enter::Step;
+use crate::words::{Json, Problem};
+use serde_json::json;
+
+pub const TABLE: &[Primitive] = &[Primitive {
+    name: "preflight",
+    params: &[param("units", Type::List)],
+    options: &[
+        option("class", Type::Text, "the target StorageClass"),
+        option("size", Type::Size, "the size of every target"),
+        option("access_modes", Type::List, "the access modes of every target"),
+        option("finished_pods", Type::Text, "keep or delete"),
+        option("image", Type::Text, "the agent's image"),
+        option("pod_patch", Type::Map, "merged over every copy pod"),
+        option("run_as", Type::Int, "the user that copies"),
+        option("free", Type::Bool, "sources will be given up"),
+        option("set_defaults", Type::Bool, "the default StorageClass will be changed"),
+    ],
+    returns: "array",
+    doc: "Judges units and returns every refusal: `unit`, `object`, `reason`, `hint`. Rights, quotas and admission are asked too, \
+          without changing anything.",
+    example: "preflight(units([get_pvc(\"shop\", \"data\")]), #{ class: \"fast\" }).len() == 0",
+    effect: Effect::Read,
+    rights: &[
+        ("list", "", "pods"), ("list", "", "persistentvolumes"), ("list", "", "persistentvolumeclaims"), ("get", "", "namespaces"),
+        ("list", "apps", "deployments"), ("list", "apps", "statefulsets"), ("list", "apps", "daemonsets"),
+        ("list", "apps", "replicasets"), ("list", "", "replicationcontrollers"), ("list", "batch", "jobs"), ("list", "batch", "cronjobs"),
+        ("list", "autoscaling", "horizontalpodautoscalers"),
+    ],
+    run: |step, args| Box::pin(preflight(step, args)),
+}];
+
+async fn preflight(step: Step, args: Args) -> Result<Json, Problem> {
+    let units = args
+        .json(0)
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|unit| serde_json::from_value::<Unit>(unit.clone()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| Problem::usage("preflight wants what `units` returned").because(&e))?;
+    let patch = args.option("pod_patch").cloned().unwrap_or(Json::Null);
+    check_patch(&patch)?;
+    let wanted = Wanted { finished_pods: args.option_text("finished_pods") == Some("delete") };
+    let mut refusals = step.cluster().preflight(step.run(), &units, &wanted).await?;
+    // What is refused anyway need not be tried.
+    for unit in units.iter().filter(|unit| !refusals.iter().any(|r| r.unit == unit.key)).collect::<Vec<_>>() {
+        refusals.extend(try_dry(&step, &args, unit, &patch).await?);
+    }
+    refusals.extend(missing_rights(&step, &args, &units).await?);
+    refusals.sort_by(|a, b| (&a.unit, &a.object, &a.reason).cmp(&(&b.unit, &b.object, &b.reason)));
+    refusals.dedup();
+    Ok(json!(refusals))
+}
+
+/// Lets the server say what admission, quotas and limits would say.
+async fn try_dry(step: &Step, args: &Args, unit: &Unit, patch: &Json) -> Result<Vec<Refusal>, Problem> {
+    let mut refusals = Vec::new();
+    let refuse = |object: String, what: &str, problem: &Problem| Refusal {
+        unit: unit.key.clone(),
+        object,
+        reason: format!("{what}: {}", problem.source.last().unwrap_or(&problem.message)),
+        hint: "change the quota, the limit or the policy, or leave the claim out: --exclude NS/NAME".into(),
+    };
+    for claim in &unit.claims {
+        let like = Pvc(claim);
+        let shape = Shape {
+            class: args.option_text("class").unwrap_or(like.class()).to_owned(),
+            size: args.option_text("size").map(str::to_owned),
+            modes: args.option_list("access_modes"),
+        };
+        let temporary = crate::cluster::pvc::plan_temporary(step.run(), like, text(claim, "/status/capacity/storage"), &shape);
+        let tried = step.cluster().dry_create(&known("PersistentVolumeClaim"), like.namespace(), &temporary.body).await;
+        if let Err(e) = tried
+            && !e.is_conflict()
+        {
+            let problem = e.problem("make the target claim", None);
+            if !e.is_definite() {
+                return Err(problem);
+            }
+            refusals.push(refuse(format!("PersistentVolumeClaim:{}", like.reference()), "the target claim would be refused", &problem));
+        }
+        let plan = PodPlan {
+            name: format!("{}-try", temporary.name),
+            namespace: like.namespace().to_owned(),
+            run: step.run().to_string(),
+            task: Task::Copy { last: false, since: None },
+            image: super::copy::image(args),
+            source: Some(like.name().to_owned()),
+            target: temporary.name.clone(),
+            node: None,
+            like: Json::Null,
+            run_as: args.option_int("run_as"),
+            patch: patch.clone(),
+        };
+        if let Err(e) = step.cluster().dry_create(&known("Pod"), like.namespace(), &render(&plan)).await {
+            let problem = e.problem("make the copy pod", None);
+            if !e.is_definite() {
+                return Err(problem);
+            }
+            let mut refusal = refuse(format!("Namespace:{}", like.namespace()), "the copy pod would be refused", &problem);
+            refusal.hint = "fit it with --run-as UID or --pod-patch FILE, or allow it in this namespace".into();
+            refusals.push(refusal);
+        }
+    }
+    Ok(refusals)
+}
+
+/// Verb, group, resource; whether it is asked per namespace.
+const NEEDED: [(&str, &str, &str, bool); 15] = [
+    ("get", "", "persistentvolumes", false),
+    ("patch", "", "persistentvolumes", false),
+    ("get", "", "nodes", false),
+    ("get", "", "persistentvolumeclaims", true),
+    ("create", "", "persistentvolumeclaims", true),
+    ("delete", "", "persistentvolumeclaims", true),
+    ("patch", "", "persistentvolumeclaims", true),
+    ("watch", "", "persistentvolumeclaims", true),
+    ("create", "", "pods", true),
+    ("delete", "", "pods", true),
+    ("get", "", "pods", true),
+    ("list", "", "pods", true),
+    ("watch", "", "pods", true),
+    ("patch", "apps", "deployments", true),
+    ("patch", "apps", "statefulsets", true),
+];
+
+/// Asks for every right that the move will need, so that none is missing in the middle.
+async fn missing_rights(step: &Step, args: &Args, units: &[Unit]) -> Result<Vec<Refusal>, Problem> {
+    let mut namespaces: Vec<&str> = units.iter().map(|unit| unit.namespace.as_str()).collect();
+    namespaces.sort_unstable();
+    namespaces.dedup();
+    let kinds: Vec<&str> = units.iter().flat_map(|unit| &unit.workloads).map(|object| text(object, "/kind")).collect();
+    let mut missing = Vec::new();
+    for (verb, group, resource, per_namespace) in NEEDED {
+        let unneeded = (resource == "deployments" && !kinds.contains(&"Deployment"))
+            || (resource == "statefulsets" && !kinds.contains(&"StatefulSet"));
+        if unneeded {
+            continue;
+        }
+        let places: &[&str] = if per_namespace { &namespaces } else { &[""] };
+        for place in places {
+            ask(step, (verb, group, resource), place, units, &mut missing).await?;
+        }
+    }
+    if args.option_bool("free") {
+        ask(step, ("list", "", "persistentvolumes"), "", units, &mut missing).await?;
+    }
+    if args.option_bool("set_defaults") {
+        ask(step, ("patch", "storage.k8s.io", "storageclasses"), "", units, &mut missing).await?;
+    }
+    Ok(missing)
+}
+
+async fn ask(
+    step: &Step,
+    (verb, group, resource): (&'static str, &'static str, &'static str),
+    namespace: &str,
+    units: &[Unit],
+    missing: &mut Vec<Refusal>,
+) -> Result<(), Problem> {
+    let allowed = step
+        .cluster()
+        .may(verb, (group, resource, ""), namespace)
+        .await
+        .map_err(|e| e.problem("ask for our rights", None))?;
+    if allowed {
+        return Ok(());
+    }
+    let place = if namespace.is_empty() { "the cluster".to_owned() } else { format!("namespace {namespace}") };
+    for unit in units.iter().filter(|unit| namespace.is_empty() || unit.namespace == namespace) {
+        let full = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
+        missing.push(Refusal {
+            unit: unit.key.clone(),
+            object: format!("{verb} {full}"),
+            reason: format!("we may not {verb} {full} in {place}"),
+            hint: format!("kubectl auth can-i {verb} {full} must say yes"),
+        });
+    }
+    Ok(())
+}

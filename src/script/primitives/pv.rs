@@ -1,0 +1,374 @@
+//! Volumes.
+
+use super::{Args, Effect, Param, Primitive, Type, option, param};
+use crate::cluster::pv::{self, Pv};
+use crate::cluster::pvc::{self, Pvc, Shape};
+use crate::cluster::wait::{One, Seen};
+use crate::cluster::{Fact, known, text, uid};
+use crate::journal::Class;
+use crate::script::enter::Step;
+use crate::words::clock::Clock;
+use crate::words::{Json, Kind, Problem, PvcRef, names};
+use serde_json::json;
+use std::time::Duration;
+
+const LIST_OPTIONS: &[Param] = &[
+    option("class", Type::Text, "only volumes of this StorageClass"),
+    option("selector", Type::Text, "only volumes with these labels"),
+];
+
+pub const TABLE: &[Primitive] = &[
+    Primitive {
+        name: "list_pvs",
+        params: &[],
+        options: LIST_OPTIONS,
+        returns: "array",
+        doc: "Returns the volumes of the cluster, sorted by name.",
+        example: "list_pvs(#{ class: \"slow\" }).len() >= 2",
+        effect: Effect::Read,
+        rights: &[("list", "", "persistentvolumes")],
+        run: |step, args| Box::pin(list_pvs(step, args)),
+    },
+    Primitive {
+        name: "get_pv",
+        params: &[param("name", Type::Text)],
+        options: &[],
+        returns: "PersistentVolume",
+        doc: "Returns the volume, which must exist.",
+        example: "get_pv(get_pvc(\"shop\", \"data\").volume).claim == \"shop/data\"",
+        effect: Effect::Read,
+        rights: &[("get", "", "persistentvolumes")],
+        run: |step, args| Box::pin(get_pv(step, args)),
+    },
+    Primitive {
+        name: "find_pv",
+        params: &[param("name", Type::Text)],
+        options: &[],
+        returns: "PersistentVolume or ()",
+        doc: "Returns the volume, or () if there is none.",
+        example: "find_pv(\"no-such-volume\") == ()",
+        effect: Effect::Read,
+        rights: &[("get", "", "persistentvolumes")],
+        run: |step, args| Box::pin(find_pv(step, args)),
+    },
+    Primitive {
+        name: "set_retain",
+        params: &[param("pv", Type::Object("PersistentVolume"))],
+        options: &[],
+        returns: "PersistentVolume",
+        doc: "Protects a volume: its policy becomes Retain, and other runs keep their hands off it. The policy from before is \
+              noted on the volume.",
+        example: "let pv = get_pv(get_pvc(\"shop\", \"data\").volume); set_retain(pv).policy == \"Retain\"",
+        effect: Effect::Write,
+        rights: &[("get", "", "persistentvolumes"), ("patch", "", "persistentvolumes")],
+        run: |step, args| Box::pin(set_retain(step, args)),
+    },
+    Primitive {
+        name: "set_reclaim_policy",
+        params: &[param("pv", Type::Object("PersistentVolume")), param("policy", Type::Text)],
+        options: &[],
+        returns: "PersistentVolume",
+        doc: "Sets the reclaim policy and takes our hand off the volume. `Delete` is refused wherever it could destroy bytes that \
+              are needed.",
+        example: "let pv = get_pv(get_pvc(\"shop\", \"data\").volume); set_reclaim_policy(pv, \"Retain\").policy == \"Retain\"",
+        effect: Effect::Write,
+        rights: &[("get", "", "persistentvolumes"), ("patch", "", "persistentvolumes"), ("get", "", "persistentvolumeclaims")],
+        run: |step, args| Box::pin(set_reclaim_policy(step, args)),
+    },
+    Primitive {
+        name: "rebind",
+        params: &[param("pv", Type::Object("PersistentVolume")), param("namespace", Type::Text), param("name", Type::Text)],
+        options: &[
+            option("class", Type::Text, "the new claim's StorageClass; the volume's own if absent"),
+            option("access_modes", Type::List, "the new claim's access modes; the original's if absent"),
+            option("size", Type::Size, "the new claim's request; the original's if absent"),
+            option("timeout_s", Type::Int, "for each wait: 300"),
+        ],
+        returns: "PersistentVolumeClaim",
+        doc: "Gives a verified target volume the original claim's name: reserves the volume, deletes the original claim, makes it \
+              anew on the volume, waits until it is Bound and checks that it is.\nThrows `Voided` if somebody may have \
+              written since the final pass: make that pass and its verification again.",
+        example: "let pv = get_pv(get_pvc(\"shop\", \"data\").volume); try { rebind(pv, \"shop\", \"logs\"); false } catch (e) { e.kind == \"Refused\" }",
+        effect: Effect::Write,
+        rights: &[
+            ("get", "", "persistentvolumes"), ("patch", "", "persistentvolumes"), ("get", "", "persistentvolumeclaims"),
+            ("create", "", "persistentvolumeclaims"), ("delete", "", "persistentvolumeclaims"),
+            ("patch", "", "persistentvolumeclaims"), ("watch", "", "persistentvolumeclaims"), ("list", "", "pods"),
+        ],
+        run: |step, args| Box::pin(rebind(step, args)),
+    },
+    Primitive {
+        name: "free_pv",
+        params: &[param("pv", Type::Object("PersistentVolume"))],
+        options: &[option("timeout_s", Type::Int, "until the volume is gone: 300")],
+        returns: "map",
+        doc: "Gives a replaced source volume up: its policy becomes Delete, so that its provisioner frees the backend too. Refused \
+              unless the original name stands on the verified target and nothing else needs the bytes.",
+        example: "let pv = get_pv(get_pvc(\"shop\", \"data\").volume); set_retain(pv); try { free_pv(pv); false } catch (e) { e.kind == \"Refused\" }",
+        effect: Effect::Free,
+        rights: &[("get", "", "persistentvolumes"), ("list", "", "persistentvolumes"), ("patch", "", "persistentvolumes")],
+        run: |step, args| Box::pin(free_pv(step, args)),
+    },
+];
+
+async fn list_pvs(step: Step, args: Args) -> Result<Json, Problem> {
+    let selector = args.option_text("selector").unwrap_or_default().to_owned();
+    let query: Vec<(&str, &str)> = if selector.is_empty() { vec![] } else { vec![("labelSelector", &selector)] };
+    let (mut volumes, _) =
+        step.cluster().list(&known("PersistentVolume"), "", &query).await.map_err(|e| e.problem("list the volumes", None))?;
+    if let Some(class) = args.option_text("class") {
+        volumes.retain(|volume| Pv(volume).class() == class);
+    }
+    Ok(Json::Array(volumes))
+}
+
+async fn find_pv(step: Step, args: Args) -> Result<Json, Problem> {
+    Ok(step.find("PersistentVolume", "", names::object_name(args.text(0))?).await?.unwrap_or(Json::Null))
+}
+
+async fn get_pv(step: Step, args: Args) -> Result<Json, Problem> {
+    step.get("PersistentVolume", "", names::object_name(args.text(0))?).await
+}
+
+/// The volume as it is now; it must still be the one that the script holds.
+async fn same_volume(step: &Step, given: &Json) -> Result<Json, Problem> {
+    let volume = step.get("PersistentVolume", "", Pv(given).name()).await?;
+    if uid(&volume) != uid(given) {
+        return Err(Problem::new(Kind::Conflict, format!("volume `{}` was deleted and made anew", Pv(given).name())));
+    }
+    Ok(volume)
+}
+
+async fn set_retain(step: Step, args: Args) -> Result<Json, Problem> {
+    let volume = same_volume(&step, args.json(0)).await?;
+    let pv = Pv(&volume);
+    // After a crash the policy is Retain by our own doing: the note says what it was.
+    let noted = text(&volume, "/metadata/annotations/pvmigrate.io~1policy");
+    let ours = pv.held_by() == step.run().as_str();
+    let was = if ours && !noted.is_empty() { noted } else { pv.policy() }.to_owned();
+    let done = if ours && pv.policy() == "Retain" { volume.clone() } else { step.write("retain", pv::plan_retain(pv)).await? };
+    step.fact(Fact::Retained { pv: pv.name().to_owned(), uid: pv.uid().to_owned(), was })?;
+    Ok(done)
+}
+
+async fn set_reclaim_policy(step: Step, args: Args) -> Result<Json, Problem> {
+    let policy = args.text(1);
+    if !matches!(policy, "Retain" | "Delete") {
+        return Err(Problem::usage(format!("`{}` is not a policy to set", names::plain(policy))).hint("Retain or Delete"));
+    }
+    let volume = same_volume(&step, args.json(0)).await?;
+    step.write("policy", pv::plan_policy(Pv(&volume), policy, Class::Reversible)).await
+}
+
+async fn free_pv(step: Step, args: Args) -> Result<Json, Problem> {
+    let given = args.json(0);
+    let name = Pv(given).name().to_owned();
+    let handle = Pv(given).handle();
+    let freed = json!({"pv": name, "handle": handle, "freed": true});
+    // On the way after a crash it may be gone already.
+    let Some(volume) = step.find("PersistentVolume", "", &name).await? else {
+        if step.is_done("free") {
+            step.fact(Fact::Freed { pv: name })?;
+            return Ok(freed);
+        }
+        return Err(Problem::new(Kind::NotFound, format!("volume `{name}` does not exist")));
+    };
+    if uid(&volume) != uid(given) {
+        return Err(Problem::new(Kind::Conflict, format!("volume `{name}` was deleted and made anew")));
+    }
+    if step.session.door.ledger.books().swapped.get(&name).is_none() {
+        return Err(Problem::refused(format!("volume `{name}` was not replaced by this run: it is not given up"))
+            .hint("only the source of a swap of the same run can be freed"));
+    }
+    step.write("free", pv::plan_policy(Pv(&volume), "Delete", Class::Free)).await?;
+    let one = One { resource: known("PersistentVolume"), namespace: "", name: &name };
+    let what = format!("volume `{name}` is freed");
+    step.cluster()
+        .wait_for(&one, deadline(&args, 300), &step.session.door.cancel, &what, |now| match now {
+            None => Seen::Done(()),
+            Some(now) if uid(now) != uid(&volume) => Seen::Done(()),
+            Some(now) => Seen::NotYet(format!("it is {}", Pv(now).phase())),
+        })
+        .await?;
+    step.fact(Fact::Freed { pv: name })?;
+    Ok(freed)
+}
+
+pub(super) fn deadline(args: &Args, otherwise_s: u64) -> crate::words::clock::Deadline {
+    let seconds = args.option_int("timeout_s").and_then(|s| u64::try_from(s).ok()).unwrap_or(otherwise_s);
+    Clock.deadline(Duration::from_secs(seconds))
+}
+
+/// The compound: its order is a safety rule. Reserve, delete the original, create, see that it is right, clean up.
+async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
+    let given = args.json(0);
+    let name = args.claim(1)?;
+    let door = step.session.door.clone();
+    let pv_name = Pv(given).name().to_owned();
+    let books = door.ledger.books();
+    let Some((temporary, (temporary_uid, _, like_uid))) =
+        books.temporary.iter().find(|(_, (_, like, _))| *like == name).map(|(claim, rest)| (claim.clone(), rest.clone()))
+    else {
+        return Err(Problem::refused(format!("`{pv_name}` was not made for claim `{name}` by this run"))
+            .hint("create_pvc, run_copy_pod and verify_copy come first"));
+    };
+    // What must outlive the original claim is kept in the journal before the claim goes.
+    let remembered = door.journal.recorded(&step.id).and_then(|s| s.beat).filter(|beat| beat["original"].is_object());
+    let original = match remembered {
+        Some(beat) => beat["original"].clone(),
+        None => {
+            let claim = step.get("PersistentVolumeClaim", &name.namespace, &name.name).await?;
+            if uid(&claim) != like_uid {
+                return Err(Problem::new(Kind::Conflict, format!("claim `{name}` was deleted and made anew by somebody else")));
+            }
+            door.journal.beat(&step.id, "rebind", json!({"original": claim}))?;
+            claim
+        }
+    };
+    let source = Pvc(&original).volume().to_owned();
+    let target = step.get("PersistentVolume", "", &pv_name).await?;
+    let shape = Shape {
+        class: args.option_text("class").map_or_else(|| Pv(&target).class().to_owned(), str::to_owned),
+        size: args.option_text("size").map(str::to_owned),
+        modes: args.option_list("access_modes"),
+    };
+
+    if !step.is_done("delete-original") {
+        let now = step.find("PersistentVolumeClaim", &name.namespace, &name.name).await?;
+        let is_there = now.as_ref().is_some_and(|claim| uid(claim) == uid(&original));
+        let is_going = now.as_ref().is_some_and(|claim| Pvc(claim).is_going());
+        if is_there && !is_going {
+            if let Err(problem) = trusted(&step, &name, &source, &pv_name) {
+                give_back(&step, &target, &temporary, &temporary_uid).await?;
+                return Err(problem);
+            }
+            if Pv(&target).claim() != Some(name.clone()) {
+                step.write("reserve", pv::plan_reserve(Pv(&target), &name)).await?;
+            }
+        }
+        match step.write("delete-original", pvc::plan_delete(Pvc(&original), Class::Swap)).await {
+            Ok(_) => {}
+            Err(problem) => {
+                // Not deleted: the copy must stay reachable, or the final pass could not be made again.
+                let target = step.get("PersistentVolume", "", &pv_name).await?;
+                give_back(&step, &target, &temporary, &temporary_uid).await?;
+                return Err(problem);
+            }
+        }
+    }
+    let claims = known("PersistentVolumeClaim");
+    let one = One { resource: claims.clone(), namespace: &name.namespace, name: &name.name };
+    step.cluster()
+        .wait_for(&one, deadline(&args, 300), &door.cancel, &format!("the original claim `{name}` is gone"), |claim| match claim {
+            Some(claim) if uid(claim) == uid(&original) => Seen::NotYet("a pod holds it".into()),
+            _ => Seen::Done(()),
+        })
+        .await?;
+    door.vigils.end(&name);
+
+    let temporary_claim = step.find("PersistentVolumeClaim", &temporary.namespace, &temporary.name).await?.unwrap_or_default();
+    let successor = pvc::plan_successor(Pvc(&original), &temporary_claim, &pv_name, &shape);
+    let made = match step.write("create", successor.clone()).await {
+        Ok(made) => made,
+        // A StatefulSet that was scaled up made the claim of its own accord. The volume is reserved for the name, so
+        // it binds to no other; if it did, nobody's claim is deleted here.
+        Err(problem) if problem.kind == Kind::Conflict => adopt(&step, &args, &name, &pv_name, &successor.body, problem).await?,
+        Err(problem) => return Err(problem),
+    };
+    let bound = wait_bound(&step, &args, &name, uid(&made), &pv_name).await?;
+    check(&bound, &target, &name, &shape)?;
+    step.fact(Fact::Swapped {
+        claim: name.clone(),
+        was_uid: uid(&original).to_owned(),
+        uid: uid(&bound).to_owned(),
+        source,
+        target: pv_name,
+    })?;
+
+    if !step.is_done("delete-temporary") && uid(&temporary_claim) == temporary_uid {
+        step.write("delete-temporary", pvc::plan_delete(Pvc(&temporary_claim), Class::Own)).await?;
+    }
+    step.write("clean", pvc::plan_clean(Pvc(&bound))).await
+}
+
+/// The evidence that a deletion rests on, before anything is reserved.
+fn trusted(step: &Step, name: &PvcRef, source: &str, target: &str) -> Result<(), Problem> {
+    let door = &step.session.door;
+    let voided = |why: &str| {
+        Err(Problem::new(Kind::Voided, format!("the copy of `{name}` cannot be trusted any more: {why}"))
+            .retryable()
+            .hint("make the final pass and its verification again"))
+    };
+    match door.ledger.books().verified.get(source) {
+        None => return voided("it was not verified"),
+        Some(verified) if verified.target != target => return voided("another target was verified"),
+        Some(_) => {}
+    }
+    match door.vigils.state(name) {
+        Some(Ok(())) => Ok(()),
+        Some(Err(why)) => voided(&why),
+        None => voided("nobody has watched since the final pass"),
+    }
+}
+
+/// Takes a reservation back: the target belongs to the temporary claim again.
+async fn give_back(step: &Step, target: &Json, temporary: &PvcRef, temporary_uid: &str) -> Result<(), Problem> {
+    if Pv(target).claim().as_ref() == Some(temporary) {
+        return Ok(());
+    }
+    step.write("return", pv::plan_return(Pv(target), temporary, temporary_uid)).await?;
+    let one = One { resource: known("PersistentVolumeClaim"), namespace: &temporary.namespace, name: &temporary.name };
+    let cancel = &step.session.door.cancel;
+    let deadline = Clock.deadline(Duration::from_secs(120));
+    step.cluster()
+        .wait_for(&one, deadline, cancel, &format!("the temporary claim `{temporary}` has its volume back"), |claim| match claim {
+            Some(claim) if Pvc(claim).phase() == "Bound" => Seen::Done(()),
+            Some(claim) => Seen::NotYet(format!("it is {}", Pvc(claim).phase())),
+            None => Seen::Hopeless(Problem::new(Kind::NotFound, format!("the temporary claim `{temporary}` is gone"))),
+        })
+        .await
+}
+
+/// Takes a claim of the right name that somebody else made, if it stands on our volume.
+async fn adopt(step: &Step, args: &Args, name: &PvcRef, pv: &str, wanted: &Json, problem: Problem) -> Result<Json, Problem> {
+    let Some(claim) = step.find("PersistentVolumeClaim", &name.namespace, &name.name).await? else {
+        return Err(problem);
+    };
+    let bound = wait_bound(step, args, name, uid(&claim), pv).await?;
+    step.session.voice.warn(&format!("claim `{name}` was made by somebody else meanwhile: it stands on the target and is kept"));
+    let labels = json!({"labels": wanted["metadata"]["labels"], "annotations": wanted["metadata"]["annotations"]});
+    let mut write = pvc::plan_clean(Pvc(&bound));
+    json_patch::merge(&mut write.body["metadata"], &labels);
+    step.write("adopt", write).await
+}
+
+async fn wait_bound(step: &Step, args: &Args, name: &PvcRef, claim_uid: &str, pv: &str) -> Result<Json, Problem> {
+    let one = One { resource: known("PersistentVolumeClaim"), namespace: &name.namespace, name: &name.name };
+    let what = format!("claim `{name}` is bound to `{pv}`");
+    step.cluster()
+        .wait_for(&one, deadline(args, 300), &step.session.door.cancel, &what, |claim| match claim {
+            Some(claim) if uid(claim) != claim_uid => {
+                Seen::Hopeless(Problem::new(Kind::Conflict, format!("claim `{name}` was deleted and made anew by somebody else")))
+            }
+            Some(claim) if !Pvc(claim).volume().is_empty() && Pvc(claim).volume() != pv => Seen::Hopeless(
+                Problem::new(Kind::Conflict, format!("claim `{name}` stands on `{}`, not on `{pv}`", Pvc(claim).volume()))
+                    .hint(format!("nothing was deleted: the copy is on `{pv}`; remove the wrong claim, then resume")),
+            ),
+            Some(claim) if Pvc(claim).phase() == "Bound" => Seen::Done(claim.clone()),
+            Some(claim) => Seen::NotYet(format!("it is {}", Pvc(claim).phase())),
+            None => Seen::Hopeless(Problem::new(Kind::NotFound, format!("claim `{name}` was deleted by somebody else"))),
+        })
+        .await
+}
+
+/// Bound is not enough: the volume, its size and the class must be right.
+fn check(bound: &Json, target: &Json, name: &PvcRef, shape: &Shape) -> Result<(), Problem> {
+    let claim = Pvc(bound);
+    if claim.volume() != Pv(target).name() || claim.capacity_bytes() < Pv(target).capacity_bytes() {
+        return Err(Problem::new(Kind::Conflict, format!("claim `{name}` is Bound, but not as it should be")).object(format!("PersistentVolumeClaim:{name}")));
+    }
+    if claim.class() != shape.class {
+        tracing::warn!("claim {name} keeps the class {} that its StatefulSet gave it", claim.class());
+    }
+    Ok(())
+}

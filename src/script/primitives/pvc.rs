@@ -1,0 +1,260 @@
+//! Claims, and who uses them.
+
+use super::pv::deadline;
+use super::{Args, Effect, Param, Primitive, Type, option, param};
+use crate::cluster::pv::Pv;
+use crate::cluster::pvc::{self, Pvc, Shape};
+use crate::cluster::units;
+use crate::cluster::wait::{One, Seen};
+use crate::cluster::{Fact, known, text, uid};
+use crate::copy::pod::{PodPlan, Task};
+use crate::journal::Class;
+use crate::script::enter::Step;
+use crate::words::{Json, Kind, Problem, PvcRef};
+use serde_json::json;
+use std::collections::BTreeSet;
+
+const LIST_OPTIONS: &[Param] = &[
+    option("namespace", Type::Text, "only claims of this namespace"),
+    option("class", Type::Text, "only claims of this StorageClass"),
+    option("selector", Type::Text, "only claims with these labels"),
+];
+
+pub const TABLE: &[Primitive] = &[
+    Primitive {
+        name: "list_pvcs",
+        params: &[],
+        options: LIST_OPTIONS,
+        returns: "array",
+        doc: "Returns claims, sorted by namespace and name.",
+        example: "list_pvcs(#{ namespace: \"shop\" }).map(|c| c.name).contains(\"data\")",
+        effect: Effect::Read,
+        rights: &[("list", "", "persistentvolumeclaims")],
+        run: |step, args| Box::pin(list_pvcs(step, args)),
+    },
+    Primitive {
+        name: "get_pvc",
+        params: &[param("namespace", Type::Text), param("name", Type::Text)],
+        options: &[],
+        returns: "PersistentVolumeClaim",
+        doc: "Returns the claim, which must exist.",
+        example: "get_pvc(\"shop\", \"data\").phase == \"Bound\"",
+        effect: Effect::Read,
+        rights: &[("get", "", "persistentvolumeclaims")],
+        run: |step, args| Box::pin(get_pvc(step, args)),
+    },
+    Primitive {
+        name: "find_pvc",
+        params: &[param("namespace", Type::Text), param("name", Type::Text)],
+        options: &[],
+        returns: "PersistentVolumeClaim or ()",
+        doc: "Returns the claim, or () if there is none.",
+        example: "find_pvc(\"shop\", \"no-such-claim\") == ()",
+        effect: Effect::Read,
+        rights: &[("get", "", "persistentvolumeclaims")],
+        run: |step, args| Box::pin(find_pvc(step, args)),
+    },
+    Primitive {
+        name: "users_of",
+        params: &[param("pvc", Type::Object("PersistentVolumeClaim"))],
+        options: &[],
+        returns: "map",
+        doc: "Returns who uses a claim: `pods`, `workloads` (by their templates too, running or not), `bare` pods without a \
+              controller, and `foreign` owners of unknown kinds.",
+        example: "users_of(get_pvc(\"shop\", \"data\")).workloads[0].name == \"web\"",
+        effect: Effect::Read,
+        rights: &[("list", "", "pods"), ("list", "apps", "deployments"), ("list", "apps", "statefulsets")],
+        run: |step, args| Box::pin(users_of(step, args)),
+    },
+    Primitive {
+        name: "units",
+        params: &[param("pvcs", Type::List)],
+        options: &[],
+        returns: "array",
+        doc: "Groups claims into what is cut over together: each unit has `key`, `namespace`, `claims`, `workloads`, `pods`.",
+        example: "units([get_pvc(\"shop\", \"data\"), get_pvc(\"shop\", \"logs\")]).len() == 1",
+        effect: Effect::Read,
+        rights: &[("list", "", "pods"), ("list", "apps", "deployments"), ("list", "apps", "statefulsets")],
+        run: |step, args| Box::pin(group(step, args)),
+    },
+    Primitive {
+        name: "create_pvc",
+        params: &[param("like", Type::Object("PersistentVolumeClaim"))],
+        options: &[
+            option("class", Type::Text, "the StorageClass; the original's if absent"),
+            option("size", Type::Size, "the request; the largest of volume, request and status if absent"),
+            option("access_modes", Type::List, "the access modes; the original's if absent"),
+            option("node", Type::Text, "where a volume that waits for its first consumer is to be; its workload's if absent"),
+            option("workload", Type::AnyObject, "whose pods say where they may run"),
+            option("image", Type::Text, "the agent's image, for a reservation"),
+            option("pod_patch", Type::Map, "merged over the reservation pod"),
+            option("timeout_s", Type::Int, "until it is Bound: 300"),
+        ],
+        returns: "PersistentVolumeClaim",
+        doc: "Makes the temporary claim of a move and waits until its volume is provisioned, with a reservation pod where the class \
+              waits for a first consumer. It carries no data source, selector or volume name.",
+        example: "let t = create_pvc(get_pvc(\"shop\", \"data\"), #{ class: \"fast\" }); t.phase == \"Bound\" && t.class == \"fast\"",
+        effect: Effect::Write,
+        rights: &[
+            ("create", "", "persistentvolumeclaims"), ("watch", "", "persistentvolumeclaims"), ("get", "", "persistentvolumes"),
+            ("get", "storage.k8s.io", "storageclasses"), ("create", "", "pods"), ("delete", "", "pods"), ("list", "", "pods"),
+        ],
+        run: |step, args| Box::pin(create_pvc(step, args)),
+    },
+    Primitive {
+        name: "delete_pvc",
+        params: &[param("pvc", Type::Object("PersistentVolumeClaim"))],
+        options: &[option("timeout_s", Type::Int, "until it is gone: 300")],
+        returns: "()",
+        doc: "Deletes this very claim and waits until it is gone. Refused while a pod names it, or while its volume would go with it.",
+        example: "let pvc = get_pvc(\"shop\", \"data\"); try { delete_pvc(pvc); false } catch (e) { e.kind == \"Refused\" }",
+        effect: Effect::Write,
+        rights: &[("delete", "", "persistentvolumeclaims"), ("get", "", "persistentvolumes"), ("list", "", "pods")],
+        run: |step, args| Box::pin(delete_pvc(step, args)),
+    },
+];
+
+async fn list_pvcs(step: Step, args: Args) -> Result<Json, Problem> {
+    let namespace = args.option_text("namespace").unwrap_or_default().to_owned();
+    if !namespace.is_empty() {
+        crate::words::names::label_name(&namespace)?;
+    }
+    let selector = args.option_text("selector").unwrap_or_default().to_owned();
+    let query: Vec<(&str, &str)> = if selector.is_empty() { vec![] } else { vec![("labelSelector", &selector)] };
+    let kind = known("PersistentVolumeClaim");
+    let (mut claims, _) = step.cluster().list(&kind, &namespace, &query).await.map_err(|e| e.problem("list the claims", None))?;
+    if let Some(class) = args.option_text("class") {
+        claims.retain(|claim| Pvc(claim).class() == class);
+    }
+    Ok(Json::Array(claims))
+}
+
+async fn get_pvc(step: Step, args: Args) -> Result<Json, Problem> {
+    let name = args.claim(0)?;
+    step.get("PersistentVolumeClaim", &name.namespace, &name.name).await
+}
+
+async fn find_pvc(step: Step, args: Args) -> Result<Json, Problem> {
+    let name = args.claim(0)?;
+    Ok(step.find("PersistentVolumeClaim", &name.namespace, &name.name).await?.unwrap_or(Json::Null))
+}
+
+async fn users_of(step: Step, args: Args) -> Result<Json, Problem> {
+    let claim = Pvc(args.json(0)).reference();
+    let all = step.cluster().population(&BTreeSet::from([claim.namespace.clone()])).await?;
+    Ok(json!(units::users_of(&claim, &all)))
+}
+
+async fn group(step: Step, args: Args) -> Result<Json, Problem> {
+    let claims = args.json(0).as_array().cloned().unwrap_or_default();
+    if let Some(other) = claims.iter().find(|claim| claim["kind"] != "PersistentVolumeClaim") {
+        return Err(Problem::usage(format!("units wants claims, not {}", text(other, "/kind"))));
+    }
+    let namespaces = claims.iter().map(|claim| Pvc(claim).namespace().to_owned()).collect();
+    let all = step.cluster().population(&namespaces).await?;
+    Ok(json!(units::units(&claims, &all)))
+}
+
+async fn create_pvc(step: Step, args: Args) -> Result<Json, Problem> {
+    let like = args.json(0);
+    let name = Pvc(like).reference();
+    let volume = match Pvc(like).volume() {
+        "" => Json::Null,
+        volume => step.get("PersistentVolume", "", volume).await?,
+    };
+    let shape = Shape {
+        class: args.option_text("class").unwrap_or(Pvc(like).class()).to_owned(),
+        size: args.option_text("size").map(str::to_owned),
+        modes: args.option_list("access_modes"),
+    };
+    let class = step.get("StorageClass", "", &shape.class).await?;
+    let plan = pvc::plan_temporary(step.run(), Pvc(like), text(&volume, "/spec/capacity/storage"), &shape);
+    let temporary = PvcRef::new(&plan.namespace, &plan.name);
+    let made = step.write("create", plan).await?;
+    step.fact(Fact::Temporary {
+        claim: temporary.clone(),
+        uid: uid(&made).to_owned(),
+        like: name.clone(),
+        like_uid: uid(like).to_owned(),
+    })?;
+    let now = step.get("PersistentVolumeClaim", &temporary.namespace, &temporary.name).await?;
+    if text(&class, "/volumeBindingMode") == "WaitForFirstConsumer" && !Pvc(&now).is_bound() {
+        reserve(&step, &args, like, &temporary, &name).await?;
+    }
+    let one = One { resource: known("PersistentVolumeClaim"), namespace: &temporary.namespace, name: &temporary.name };
+    let what = format!("the target claim `{temporary}` is bound");
+    let bound = step
+        .cluster()
+        .wait_for(&one, deadline(&args, 300), &step.session.door.cancel, &what, |claim| match claim {
+            Some(claim) if Pvc(claim).is_bound() => Seen::Done(claim.clone()),
+            Some(claim) => Seen::NotYet(format!("it is {}", Pvc(claim).phase())),
+            None => Seen::Hopeless(Problem::new(Kind::Conflict, format!("the target claim `{temporary}` was deleted by somebody else"))),
+        })
+        .await;
+    match bound {
+        Ok(bound) => Ok(bound),
+        Err(problem) if problem.kind == Kind::Timeout => Err(why_unbound(&step, &temporary, problem).await),
+        Err(problem) => Err(problem),
+    }
+}
+
+/// A pod that mounts the target where its workload runs, so that the class provisions it there.
+async fn reserve(step: &Step, args: &Args, like: &Json, temporary: &PvcRef, name: &PvcRef) -> Result<(), Problem> {
+    let workload = args.option("workload").cloned().unwrap_or(Json::Null);
+    let source = Pvc(like).reference();
+    let node = super::copy::place(step, &source, Pvc(like), args.option_text("node")).await?;
+    let plan = PodPlan {
+        name: String::new(),
+        namespace: temporary.namespace.clone(),
+        run: step.run().to_string(),
+        task: Task::Reserve,
+        image: super::copy::image(args),
+        source: None,
+        target: temporary.name.clone(),
+        node,
+        like: super::copy::template_spec(&workload),
+        run_as: None,
+        patch: args.option("pod_patch").cloned().unwrap_or(Json::Null),
+    };
+    crate::copy::pod::check_patch(&plan.patch)?;
+    crate::copy::run::run(&step.session.door, &step.id, &plan, &name.to_string(), &step.session.voice).await.map(|_| ())
+}
+
+/// Adds what the provisioner said.
+async fn why_unbound(step: &Step, claim: &PvcRef, mut problem: Problem) -> Problem {
+    let selector = format!("involvedObject.name={}", claim.name);
+    if let Ok((events, _)) = step.cluster().list(&known("Event"), &claim.namespace, &[("fieldSelector", &selector)]).await {
+        for event in events.iter().rev().take(3) {
+            problem = problem.quote(format!("{}: {}", text(event, "/reason"), crate::words::names::plain(text(event, "/message"))));
+        }
+    }
+    problem
+}
+
+async fn delete_pvc(step: Step, args: Args) -> Result<Json, Problem> {
+    let given = Pvc(args.json(0));
+    let name = given.reference();
+    step.write("delete", pvc::plan_delete(given, Class::Reversible)).await?;
+    let one = One { resource: known("PersistentVolumeClaim"), namespace: &name.namespace, name: &name.name };
+    step.cluster()
+        .wait_for(&one, deadline(&args, 300), &step.session.door.cancel, &format!("claim `{name}` is gone"), |claim| match claim {
+            Some(claim) if uid(claim) == given.uid() => Seen::NotYet("a pod holds it".into()),
+            _ => Seen::Done(()),
+        })
+        .await?;
+    Ok(Json::Null)
+}
+
+/// The volume that a claim stands on.
+pub(super) async fn volume_of(step: &Step, claim: &Json) -> Result<Json, Problem> {
+    match Pvc(claim).volume() {
+        "" => Err(Problem::refused(format!("claim `{}` has no volume", Pvc(claim).reference()))),
+        volume => {
+            let found = step.get("PersistentVolume", "", volume).await?;
+            if Pv(&found).claim_uid() != Pvc(claim).uid() {
+                return Err(Problem::new(Kind::Conflict, format!("volume `{volume}` is not bound to claim `{}`", Pvc(claim).reference())));
+            }
+            Ok(found)
+        }
+    }
+}

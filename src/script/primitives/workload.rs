@@ -1,0 +1,223 @@
+//! Stopping and starting what uses the claims.
+
+use super::pv::deadline;
+use super::{Args, Effect, Primitive, Type, option, param};
+use crate::cluster::wait::{One, Seen};
+use crate::cluster::workload::{self as plan, is_scalable, owns_pod, reference, replicas};
+use crate::cluster::{Fact, RUN, known, text, uid};
+use crate::journal::{Class, Precondition, Verb, Write};
+use crate::script::enter::Step;
+use crate::words::clock::{Clock, human_seconds};
+use crate::words::{Json, Kind, ObjectRef, Problem, PvcRef};
+use serde_json::json;
+
+pub const TABLE: &[Primitive] = &[
+    Primitive {
+        name: "scale",
+        params: &[param("workload", Type::AnyObject), param("replicas", Type::Int)],
+        options: &[],
+        returns: "object",
+        doc: "Sets the number of replicas of a Deployment or StatefulSet; does not wait.",
+        example: "scale(get_object(\"Deployment\", \"shop\", \"web\"), 1).replicas == 1",
+        effect: Effect::Write,
+        rights: &[("get", "apps", "deployments"), ("patch", "apps", "deployments"), ("patch", "apps", "statefulsets")],
+        run: |step, args| Box::pin(scale(step, args)),
+    },
+    Primitive {
+        name: "stop",
+        params: &[param("workload", Type::AnyObject)],
+        options: &[option("timeout_s", Type::Int, "until its last pod is gone: 600")],
+        returns: "map",
+        doc: "Stops a workload: no replicas, and waits until the last of its pods is gone. What it returns is handed to `start`. The \
+              replicas from before are noted on the workload.",
+        example: "let s = stop(get_object(\"Deployment\", \"shop\", \"web\")); start(s); s.replicas >= 0",
+        effect: Effect::Write,
+        rights: &[
+            ("get", "apps", "deployments"), ("patch", "apps", "deployments"), ("patch", "apps", "statefulsets"),
+            ("list", "apps", "replicasets"), ("list", "", "pods"), ("watch", "", "pods"), ("create", "", "events"),
+        ],
+        run: |step, args| Box::pin(stop(step, args)),
+    },
+    Primitive {
+        name: "start",
+        params: &[param("stopped", Type::Value("stopped"))],
+        options: &[option("timeout_s", Type::Int, "until every replica is Ready: 600")],
+        returns: "map",
+        doc: "Starts what `stop` stopped, with the replicas from before, and waits until they are Ready. Returns `downtime_s`, the \
+              seconds from the stop to Ready again.",
+        example: "let s = stop(get_object(\"Deployment\", \"shop\", \"web\")); start(s).downtime_s >= 0",
+        effect: Effect::Write,
+        rights: &[("patch", "apps", "deployments"), ("patch", "apps", "statefulsets"), ("watch", "apps", "deployments"), ("patch", "apps", "replicasets")],
+        run: |step, args| Box::pin(start(step, args)),
+    },
+];
+
+/// The workload as it is now; it must still be the one that the script holds.
+async fn same(step: &Step, given: &Json) -> Result<Json, Problem> {
+    let object = reference(given);
+    if !is_scalable(&object.kind) {
+        return Err(Problem::refused(format!("{object} cannot be stopped or scaled: only Deployments and StatefulSets can")).object(&object));
+    }
+    let now = step.get(&object.kind, &object.namespace, &object.name).await?;
+    if uid(&now) != uid(given) {
+        return Err(Problem::new(Kind::Conflict, format!("{object} was deleted and made anew by somebody else")).object(&object));
+    }
+    Ok(now)
+}
+
+async fn scale(step: Step, args: Args) -> Result<Json, Problem> {
+    let count = args.int(1);
+    if !(0..=100_000).contains(&count) {
+        return Err(Problem::usage(format!("{count} is not a number of replicas")));
+    }
+    let now = same(&step, args.json(0)).await?;
+    if replicas(&now) == count {
+        return Ok(now);
+    }
+    step.write("scale", plan::plan_scale(&now, count)).await
+}
+
+async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
+    let door = step.session.door.clone();
+    let now = same(&step, args.json(0)).await?;
+    let object = reference(&now);
+    // A second stop of one outage: what there was before the first one counts.
+    let before = door.ledger.books().stopped.get(&object).filter(|(was_uid, ..)| was_uid == uid(&now)).map(|stopped| stopped.1);
+    let was = before.unwrap_or_else(|| replicas(&now));
+    remember_nodes(&step, &now).await?;
+    if replicas(&now) != 0 {
+        let mut write = plan::plan_stop(&now);
+        write.body["metadata"]["annotations"][crate::cluster::REPLICAS] = json!(was.to_string());
+        step.write("stop", write).await?;
+    }
+    let at_ms = Clock.unix_ms();
+    step.fact(Fact::Stopped { workload: object.clone(), uid: uid(&now).to_owned(), replicas: was, at_ms })?;
+    let at_ms = door.ledger.books().stopped.get(&object).map_or(at_ms, |stopped| stopped.2);
+    tell(&step, &now).await;
+    let selector = plan::selector(&now);
+    let sets = replica_sets(&step, &now).await?;
+    let what = format!("the pods of {object} are gone");
+    step.cluster()
+        .wait_for_all(&known("Pod"), &object.namespace, &[("labelSelector", &selector)], deadline(&args, 600), &door.cancel, &what, |pods| {
+            match pods.iter().find(|pod| owns_pod(&now, pod, &sets)) {
+                None => Seen::Done(()),
+                Some(pod) => Seen::NotYet(format!(
+                    "pod `{}` on {} is still there",
+                    text(pod, "/metadata/name"),
+                    match text(pod, "/spec/nodeName") {
+                        "" => "no node",
+                        node => node,
+                    }
+                )),
+            }
+        })
+        .await
+        .map_err(|problem| problem.object(&object).hint("a node that is down keeps its pods: bring it back, then resume"))?;
+    Ok(json!({"key": object.to_string(), "workload": now, "replicas": was, "stopped_ms": at_ms}))
+}
+
+async fn replica_sets(step: &Step, object: &Json) -> Result<Vec<Json>, Problem> {
+    if text(object, "/kind") != "Deployment" {
+        return Ok(Vec::new());
+    }
+    let all = step.cluster().list_all(&known("ReplicaSet"), text(object, "/metadata/namespace")).await;
+    let all = all.map_err(|e| e.problem("list the ReplicaSets of a Deployment", Some(&reference(object))))?;
+    Ok(all.into_iter().filter(|set| plan::controller(set).is_some_and(|owner| text(owner, "/uid") == uid(object))).collect())
+}
+
+/// Notes where pods of the workload use which claims: those nodes must let them go before anything is trusted.
+async fn remember_nodes(step: &Step, object: &Json) -> Result<(), Problem> {
+    let namespace = text(object, "/metadata/namespace");
+    let selector = plan::selector(object);
+    let (pods, _) = step
+        .cluster()
+        .list(&known("Pod"), namespace, &[("labelSelector", &selector)])
+        .await
+        .map_err(|e| e.problem("see where the pods of a workload run", Some(&reference(object))))?;
+    let known_nodes = step.session.door.ledger.books().nodes;
+    for pod in &pods {
+        let node = text(pod, "/spec/nodeName");
+        for claim in plan::claims_of_spec(&pod["spec"]) {
+            let claim = PvcRef::new(namespace, claim);
+            if !node.is_empty() && !known_nodes.get(&claim).is_some_and(|nodes| nodes.contains(node)) {
+                step.fact(Fact::Used { claim, node: node.to_owned() })?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An Event on the workload, so that whoever wonders why it is down learns how to go on. Nice to have: no right to make
+/// Events stops nothing.
+async fn tell(step: &Step, object: &Json) {
+    let run = step.run();
+    let namespace = text(object, "/metadata/namespace");
+    let name = crate::words::names::short_name(&format!("pvmigrate-{}", text(object, "/metadata/name")), step.id.as_str(), 200);
+    let time = Clock.stamp();
+    let write = Write {
+        verb: Verb::Create,
+        gvk: known("Event").gvk,
+        namespace: namespace.to_owned(),
+        name: name.clone(),
+        body: json!({
+            "apiVersion": "v1", "kind": "Event",
+            "metadata": {"name": name, "namespace": namespace, "labels": {RUN: run.as_str()}},
+            "involvedObject": {"apiVersion": object["apiVersion"], "kind": object["kind"], "namespace": namespace,
+                "name": text(object, "/metadata/name"), "uid": uid(object)},
+            "reason": "StoppedForMigration", "type": "Normal", "count": 1, "firstTimestamp": time, "lastTimestamp": time,
+            "source": {"component": "pvmigrate"},
+            "message": format!("stopped by pvmigrate run {run} while its volumes are moved; if that run was broken off: pvmigrate resume {run}"),
+        }),
+        precondition: Precondition::Absent,
+        inverse: Vec::new(),
+        class: Class::Own,
+    };
+    if let Err(problem) = step.write("event", write).await {
+        tracing::debug!("no Event on {}: {problem}", reference(object));
+    }
+}
+
+async fn start(step: Step, args: Args) -> Result<Json, Problem> {
+    let given = args.json(0);
+    let workload = &given["workload"];
+    let Some(was) = given["replicas"].as_i64().filter(|_| crate::script::view::is_object(workload)) else {
+        return Err(Problem::usage("start wants what stop returned"));
+    };
+    let now = same(&step, workload).await?;
+    let object = reference(&now);
+    if replicas(&now) == 0 {
+        step.write("start", plan::plan_start(&now, was)).await?;
+    } else if plan::is_marked(&now) {
+        if replicas(&now) != was {
+            step.session.voice.warn(&format!("{object} was scaled to {} by somebody else meanwhile: left so", replicas(&now)));
+        }
+        step.write("clean", plan::plan_clean(&now)).await?;
+    }
+    let ready = wait_ready(&step, &args, &object).await?;
+    // The Deployment's controller copies annotations to its ReplicaSets and never takes them back.
+    for set in replica_sets(&step, &now).await?.iter().filter(|set| plan::is_marked(set)) {
+        step.write(&format!("clean-{}", text(set, "/metadata/name")), plan::plan_clean(set)).await?;
+    }
+    let downtime_s = given["stopped_ms"].as_i64().map(|ms| (ready - ms).max(0) as f64 / 1000.0).unwrap_or_default();
+    step.fact(Fact::Started { workload: object.clone(), ready_ms: ready })?;
+    let rounded = (downtime_s * 10.0).round() / 10.0;
+    Ok(json!({"key": object.to_string(), "replicas": was, "downtime_s": rounded, "downtime": human_seconds(downtime_s)}))
+}
+
+async fn wait_ready(step: &Step, args: &Args, object: &ObjectRef) -> Result<i64, Problem> {
+    let resource = step.cluster().resource(&object.kind).await?;
+    let one = One { resource, namespace: &object.namespace, name: &object.name };
+    let what = format!("{object} is Ready again");
+    step.cluster()
+        .wait_for(&one, deadline(args, 600), &step.session.door.cancel, &what, |now| match now {
+            Some(now) => match plan::is_ready(now) {
+                Ok(()) => Seen::Done(()),
+                Err(missing) => Seen::NotYet(missing),
+            },
+            None => Seen::Hopeless(Problem::new(Kind::NotFound, format!("{object} was deleted by somebody else"))),
+        })
+        .await
+        .map_err(|problem| problem.object(object).hint(format!("kubectl -n {} describe pods", object.namespace)))?;
+    Ok(Clock.unix_ms())
+}
+
