@@ -172,13 +172,6 @@ fn judge_workload(found: &mut Findings, object: &Json, all: &Population) {
     if !text(object, "/metadata/deletionTimestamp").is_empty() {
         found.add(&reference, "it is being deleted", "leave its claims out: --exclude NS/NAME");
     }
-    if let Some(owner) = controller(object) {
-        found.add(
-            &reference,
-            &format!("{} `{}` controls it and would start it again", text(owner, "/kind"), text(owner, "/name")),
-            "stop it through its owner first, or leave its claims out: --exclude NS/NAME",
-        );
-    }
     if text(object, "/spec/persistentVolumeClaimRetentionPolicy/whenScaled") == "Delete" {
         found.add(
             &reference,
@@ -349,7 +342,7 @@ mod tests {
             ("DaemonSets", claim(), vec![volume()], vec![kind("DaemonSet")], vec![], vec![]),
             ("Jobs cannot", claim(), vec![volume()], vec![kind("Job")], vec![], vec![]),
             ("without a Deployment", claim(), vec![volume()], vec![kind("ReplicaSet")], vec![], vec![]),
-            ("would start it again", claim(), vec![volume()], vec![with(web(), "/metadata/ownerReferences", owned)], vec![], vec![]),
+            ("would start them again", claim(), vec![volume()], vec![with(web(), "/metadata/ownerReferences", owned)], vec![], vec![]),
             ("whenScaled", claim(), vec![volume()], vec![with(with(web(), "/kind", json!("StatefulSet")), "/spec/persistentVolumeClaimRetentionPolicy/whenScaled", json!("Delete"))], vec![], vec![]),
             ("Flux reconciles", claim(), vec![volume()], vec![with(web(), "/metadata/labels", json!({"kustomize.toolkit.fluxcd.io/name": "apps"}))], vec![], vec![]),
             ("HelmRelease", claim(), vec![volume()], vec![with(web(), "/metadata/labels", json!({"helm.toolkit.fluxcd.io/name": "apps"}))], vec![], vec![]),

@@ -141,7 +141,10 @@ pub fn render(plan: &PodPlan) -> Json {
         },
         "spec": spec,
     });
-    json_patch::merge(&mut pod, &plan.patch);
+    // To merge anything but a map would replace the whole pod.
+    if plan.patch.is_object() {
+        json_patch::merge(&mut pod, &plan.patch);
+    }
     pod
 }
 

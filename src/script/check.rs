@@ -247,7 +247,7 @@ mod tests {
             ("get_pv();", "1:1 `get_pv` takes 1 arguments, 0 are given | it is get_pv(name: string) -> PersistentVolume"),
             ("import \"std/unitt\" as u;", "1:1 there is no module `std/unitt` | did you mean `std/unit`?"),
             ("try { log(\"x\"); } catch {}", "1:1 an empty catch hides what went wrong | rethrow what is not expected: throw;"),
-            ("let x = y;", "1:9 variable not found: y"),
+            ("let x = y;", "1:9 undefined variable: y"),
         ] {
             assert!(faults(script).iter().any(|fault| fault == want), "{script}: {:?}", faults(script));
         }

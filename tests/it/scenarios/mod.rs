@@ -1,0 +1,3 @@
+//! What users do, each a test: real pods that would notice a lost write, real volumes, the real program.
+
+mod moves;
