@@ -61,7 +61,9 @@ pub async fn run(door: &Door, id: &StepId, plan: &PodPlan, who: &str, voice: &Ar
             let beat = json!({"attempt": attempt, "pod": uid(&made), "report": report, "node": node});
             door.journal.beat(id, plan.task.word(), beat)?;
         }
-        remove(door, &id.part(&format!("delete-{attempt}")), &plan, uid(&made)).await?;
+        let last_one = matches!(&end, End::Report(report, _) if !is_passing(report)) || attempt == ATTEMPTS;
+        // The next pod must not meet the last one on the target; after the last one whoever needs the claims waits.
+        remove(door, &id.part(&format!("delete-{attempt}")), &plan, uid(&made), !last_one).await?;
         match end {
             End::Report(report, node) if !is_passing(&report) || attempt == ATTEMPTS => return Ok(Ended { report, node }),
             End::Report(report, _) => last = report["meaning"].as_str().unwrap_or("it failed").to_owned(),
@@ -97,10 +99,13 @@ fn create(plan: &PodPlan) -> Write {
     }
 }
 
-/// Deletes this very pod and waits until its node let the volumes go.
-async fn remove(door: &Door, id: &StepId, plan: &PodPlan, pod_uid: &str) -> Result<(), Problem> {
+/// Deletes this very pod and, if asked, waits until its node let the volumes go.
+async fn remove(door: &Door, id: &StepId, plan: &PodPlan, pod_uid: &str, wait: bool) -> Result<(), Problem> {
     let write = Write { verb: Verb::Delete, body: Json::Null, precondition: Precondition::Uid(pod_uid.to_owned()), ..create(plan) };
     door.perform(id, "delete", write).await?;
+    if !wait {
+        return Ok(());
+    }
     let one = One { resource: known("Pod"), namespace: &plan.namespace, name: &plan.name };
     let what = format!("pod `{}/{}` is gone", plan.namespace, plan.name);
     door.cluster
@@ -108,6 +113,25 @@ async fn remove(door: &Door, id: &StepId, plan: &PodPlan, pod_uid: &str) -> Resu
             None => Seen::Done(()),
             Some(pod) if uid(pod) != pod_uid => Seen::Done(()),
             Some(pod) => Seen::NotYet(format!("its node {} still has it", text(pod, "/spec/nodeName"))),
+        })
+        .await
+        .map_err(|problem| problem.hint("a node that is down keeps its pods: bring it back, then resume"))
+}
+
+/// Waits until no pod of this run names the claim.
+///
+/// # Errors
+/// `Timeout` if one stays, which is so when its node is away.
+pub async fn our_pods_are_gone(door: &Door, claim: &crate::words::PvcRef) -> Result<(), Problem> {
+    let selector = format!("{}={}", crate::cluster::RUN, door.journal.run());
+    let what = format!("our own pods have let claim `{claim}` go");
+    door.cluster
+        .wait_for_all(&known("Pod"), &claim.namespace, &[("labelSelector", &selector)], Clock.deadline(GONE), &door.cancel, &what, |pods| {
+            let holds = |pod: &&Json| crate::cluster::workload::claims_of_spec(&pod["spec"]).contains(&claim.name.as_str());
+            match pods.iter().find(holds) {
+                None => Seen::Done(()),
+                Some(pod) => Seen::NotYet(format!("pod `{}` on {} is still there", text(pod, "/metadata/name"), text(pod, "/spec/nodeName"))),
+            }
         })
         .await
         .map_err(|problem| problem.hint("a node that is down keeps its pods: bring it back, then resume"))

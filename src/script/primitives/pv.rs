@@ -238,6 +238,7 @@ async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
         let is_there = now.as_ref().is_some_and(|claim| uid(claim) == uid(&original));
         let is_going = now.as_ref().is_some_and(|claim| Pvc(claim).is_going());
         if is_there && !is_going {
+            crate::copy::run::our_pods_are_gone(&door, &name).await?;
             if let Err(problem) = trusted(&step, &name, &source, &pv_name) {
                 give_back(&step, &target, &temporary, &temporary_uid).await?;
                 return Err(problem);
