@@ -110,11 +110,12 @@ pub fn execute(start: Start) -> Result<Ended, Problem> {
 /// As [`execute`].
 pub fn execute_in(start: Start, branch: &str) -> Result<Ended, Problem> {
     let Start { mut script, runtime, cluster, journal, file, voice, cancel, yes } = start;
+    let resumed = !journal.is_empty();
     let journal = Arc::new(journal);
     let ledger = Arc::new(Ledger::from_facts(&journal.facts())?);
     let door = Door { cluster: cluster.clone(), journal: journal.clone(), ledger, vigils: Arc::new(Vigils::default()), cancel };
     let session =
-        Arc::new(Session { door, runtime: runtime.handle().clone(), voice, args: file.args.clone(), yes });
+        Arc::new(Session { door, runtime: runtime.handle().clone(), voice, args: file.args.clone(), yes, resumed });
     let sources = script.sources.clone();
     let result = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("script".into()).stack_size(STACK_BYTES);

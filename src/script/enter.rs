@@ -2,7 +2,7 @@
 //! failures are thrown with their place.
 
 use super::errors;
-use super::primitives::{Effect, Primitive};
+use super::primitives::{Args, Effect, Primitive};
 use super::session::{Branch, Mode, Session};
 use super::view::{identity, to_dynamic, to_json};
 use crate::cluster::{Fact, wait};
@@ -69,10 +69,29 @@ pub fn call(primitive: &'static Primitive, ctx: &NativeCallContext, args: &[Dyna
     let (_, id) = branch.next();
     let sig = signature(&args.0);
     let at = place(ctx);
+    if primitive.effect == Effect::Read
+        && session.resumed
+        && let Ok(Replay::Done(before)) = session.door.journal.replay(&id, primitive.name, &sig, &at)
+    {
+        look_again(&session, primitive, &before, Args(args.0.clone()));
+    }
     step(&session, &id, primitive.name, &sig, &at, primitive.effect != Effect::Read, position, || {
         session.runtime.block_on((primitive.run)(Step { session: session.clone(), id: id.clone() }, args))
     })
     .map(|out| to_dynamic(&out))
+}
+
+/// Asks a question again whose answer steered the run, and tells what is different now.
+fn look_again(session: &Arc<Session>, primitive: &'static Primitive, before: &Json, args: Args) {
+    let step = Step { session: session.clone(), id: StepId::new("look-again") };
+    let Ok(now) = session.runtime.block_on((primitive.run)(step, args)) else {
+        // What is gone by our own doing cannot be read; what is gone otherwise stops the write that needs it.
+        return;
+    };
+    let touched = session.door.journal.steps().into_iter().filter_map(|(_, step)| step.write).map(|write| write.object().to_string());
+    for change in super::changes::changes(before, &now, &touched.collect()) {
+        session.voice.warn(&format!("since the run was broken off: {change}"));
+    }
 }
 
 /// Finds a step in the journal, or does it and records how it ended.

@@ -4,6 +4,7 @@
 //! step; nothing here knows the order of a migration.
 
 pub mod args;
+mod changes;
 pub mod check;
 pub mod engine;
 pub mod enter;

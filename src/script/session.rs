@@ -17,6 +17,8 @@ pub struct Session {
     pub args: Json,
     /// Questions are answered with yes.
     pub yes: bool,
+    /// The run goes on after a break.
+    pub resumed: bool,
 }
 
 /// A strand of execution with step numbers of its own.

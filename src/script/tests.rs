@@ -73,7 +73,7 @@ impl Stage {
             cancel: self.cancel.clone(),
         };
         let args = args::otherwise(&script.options);
-        let session = Arc::new(Session { door, runtime: self.runtime.handle().clone(), voice: ear.clone(), args, yes: true });
+        let session = Arc::new(Session { door, runtime: self.runtime.handle().clone(), voice: ear.clone(), args, yes: true, resumed: false });
         let result = std::thread::scope(|scope| scope.spawn(|| script.run(&session, "root")).join().unwrap());
         let said = ear.0.lock().unwrap().clone();
         (result, said)
