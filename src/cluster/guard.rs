@@ -169,7 +169,7 @@ fn policy(pv: Pv<'_>, to: &str, books: &Books, fresh: &Fresh) -> Result<(), Prob
         return Err(never(&format!("volume `{name}` is the target of a swap that is not over: it stays Retain")));
     }
     if books.retained.contains_key(name) && books.swap_onto(name).is_none() && !temporary {
-        let stopped = !books.stopped.is_empty();
+        let stopped = pv.claim().is_some_and(|claim| books.stopped.values().any(|stopped| stopped.claims.contains(&claim)));
         let verified = books.verified.contains_key(name);
         if stopped || verified {
             return Err(never(&format!("volume `{name}` is the source of a move that is not over: it stays Retain")));

@@ -18,11 +18,11 @@ pub enum Fact {
     /// A pod that used the claim ran on this node.
     Used { claim: PvcRef, node: String },
     /// The workload has no pods by our doing.
-    Stopped { workload: ObjectRef, uid: String, replicas: i64, at_ms: i64 },
+    Stopped { workload: ObjectRef, uid: String, replicas: i64, at_ms: i64, claims: Vec<PvcRef> },
     /// It was started again and became Ready.
     Started { workload: ObjectRef, ready_ms: i64 },
     /// Both sides were compared after the last pass, with no writer since before that pass.
-    Verified { source: String, source_uid: String, target: String, target_uid: String, digest: String, mode: String, at: String },
+    Verified { claim: PvcRef, source: String, source_uid: String, target: String, target_uid: String, digest: String, mode: String, at: String },
     /// A verification is no longer worth anything.
     Voided { source: String, why: String },
     /// The original name now stands on the target.
@@ -39,8 +39,7 @@ pub struct Books {
     /// By temporary claim: its uid, the original and its uid.
     pub temporary: BTreeMap<PvcRef, (String, PvcRef, String)>,
     pub nodes: BTreeMap<PvcRef, BTreeSet<String>>,
-    /// By workload: uid, replicas, when.
-    pub stopped: BTreeMap<ObjectRef, (String, i64, i64)>,
+    pub stopped: BTreeMap<ObjectRef, Stopped>,
     pub started: BTreeMap<ObjectRef, i64>,
     /// By source volume.
     pub verified: BTreeMap<String, Verified>,
@@ -49,8 +48,20 @@ pub struct Books {
     pub freed: BTreeSet<String>,
 }
 
+/// A workload without pods by our doing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stopped {
+    pub uid: String,
+    /// From before the first stop of this outage.
+    pub replicas: i64,
+    pub at_ms: i64,
+    /// The claims of this run that it uses.
+    pub claims: Vec<PvcRef>,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verified {
+    pub claim: PvcRef,
     pub source_uid: String,
     pub target: String,
     pub target_uid: String,
@@ -79,17 +90,17 @@ impl Books {
             Fact::Used { claim, node } => {
                 self.nodes.entry(claim).or_default().insert(node);
             }
-            Fact::Stopped { workload, uid, replicas, at_ms } => {
+            Fact::Stopped { workload, uid, replicas, at_ms, claims } => {
                 self.started.remove(&workload);
                 // A second stop of the same outage must not forget what there was before the first.
-                self.stopped.entry(workload).or_insert((uid, replicas, at_ms));
+                self.stopped.entry(workload).or_insert(Stopped { uid, replicas, at_ms, claims });
             }
             Fact::Started { workload, ready_ms } => {
                 self.stopped.remove(&workload);
                 self.started.insert(workload, ready_ms);
             }
-            Fact::Verified { source, source_uid, target, target_uid, digest, mode, at } => {
-                self.verified.insert(source, Verified { source_uid, target, target_uid, digest, mode, at });
+            Fact::Verified { claim, source, source_uid, target, target_uid, digest, mode, at } => {
+                self.verified.insert(source, Verified { claim, source_uid, target, target_uid, digest, mode, at });
             }
             Fact::Voided { source, .. } => {
                 self.verified.remove(&source);

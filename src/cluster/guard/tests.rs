@@ -68,13 +68,17 @@ fn temporary() -> Fact {
 
 fn verified() -> Fact {
     Fact::Verified {
-        source: "old".into(), source_uid: "uid-old".into(), target: "new".into(), target_uid: "uid-new".into(),
+        claim: PvcRef::new("shop", "data"), source: "old".into(), source_uid: "uid-old".into(), target: "new".into(), target_uid: "uid-new".into(),
         digest: "d".into(), mode: "full".into(), at: String::new(),
     }
 }
 
 fn stopped() -> Fact {
-    Fact::Stopped { workload: ObjectRef::new("Deployment", "shop", "web"), uid: "w".into(), replicas: 1, at_ms: 0 }
+    Fact::Stopped { workload: ObjectRef::new("Deployment", "shop", "web"), uid: "w".into(), replicas: 1, at_ms: 0, claims: vec![PvcRef::new("shop", "data")] }
+}
+
+fn other_stopped() -> Fact {
+    Fact::Stopped { workload: ObjectRef::new("Deployment", "shop", "else"), uid: "e".into(), replicas: 1, at_ms: 0, claims: vec![PvcRef::new("shop", "else")] }
 }
 
 fn swapped() -> Fact {
@@ -143,6 +147,7 @@ fn delete_policy_only_where_it_destroys_nothing() {
         ("released", &volume_named("old", "Retain", Some(("data", "c1")), "Released"), None, vec![], NO),
         ("not yet bound", &volume_named("old", "Retain", Some(("data", "c1")), "Available"), Some(&claim), vec![], NO),
         ("a source while its workload is stopped", &bound, Some(&claim), vec![retained("old"), stopped()], NO),
+        ("while another unit is stopped", &bound, Some(&claim), vec![retained("old"), other_stopped()], YES),
         ("a source with a verified copy", &bound, Some(&claim), vec![retained("old"), verified()], NO),
     ] {
         let fresh = Fresh { claim: there.cloned(), ..of(volume) };
@@ -349,8 +354,8 @@ fn dead_owners_are_not_written() {
 fn the_books_remember_the_first_policy_and_the_first_replicas() {
     let mut books = books(vec![retained("old"), stopped(), swapped()]);
     books.take(Fact::Retained { pv: "old".into(), uid: "uid-old".into(), was: "Retain".into() });
-    books.take(Fact::Stopped { workload: ObjectRef::new("Deployment", "shop", "web"), uid: "w".into(), replicas: 0, at_ms: 9 });
+    books.take(Fact::Stopped { workload: ObjectRef::new("Deployment", "shop", "web"), uid: "w".into(), replicas: 0, at_ms: 9, claims: vec![] });
     assert_eq!(books.retained["old"].1, "Delete");
-    assert_eq!(books.stopped.values().next().unwrap().1, 1);
+    assert_eq!(books.stopped.values().next().unwrap().replicas, 1);
     assert_eq!(books.swapped["old"], Swapped { claim: PvcRef::new("shop", "data"), uid: "c2".into(), target: "new".into() });
 }

@@ -155,6 +155,8 @@ async fn run_copy_pod(step: Step, args: Args) -> Result<Json, Problem> {
     let plan = pod_plan(&step, &args, Task::Copy { last, since }).await?;
     let volume = volume_of(&step, args.json(0)).await?;
     volume_of(&step, args.json(1)).await?;
+    // A final pass that an earlier process began was not watched from its beginning: it is seen to its end, and made again.
+    let unwatched = last && door.journal.recorded(&step.id.part("create-1")).is_some();
     if last {
         // Whatever was verified before this pass says nothing about what it will write.
         if door.ledger.books().verified.contains_key(Pv(&volume).name()) {
@@ -167,6 +169,9 @@ async fn run_copy_pod(step: Step, args: Args) -> Result<Json, Problem> {
     let ended = run::run(&door, &step.id, &plan, &source.to_string(), &step.session.voice).await?;
     if ended.report["ok"] != json!(true) {
         return Err(run::copy_problem(&ended.report, &format!("`{source}`")));
+    }
+    if unwatched {
+        return Err(not_watched(&source, "the final pass began before this process did"));
     }
     let mut report = ended.report;
     report["node"] = json!(ended.node);
@@ -201,6 +206,7 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
             None => return Err(not_watched(&source, "nobody has watched since the final pass")),
         }
         step.fact(Fact::Verified {
+            claim: source.clone(),
             source: Pv(&from).name().to_owned(),
             source_uid: Pv(&from).uid().to_owned(),
             target: Pv(&to).name().to_owned(),
@@ -214,7 +220,7 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
 }
 
 fn not_watched(claim: &PvcRef, why: &str) -> Problem {
-    Problem::new(crate::words::Kind::Voided, format!("the verification of `{claim}` proves nothing: {why}"))
+    Problem::new(crate::words::Kind::Voided, format!("the last copy of `{claim}` proves nothing: {why}"))
         .retryable()
         .hint("make the final pass and its verification again")
 }

@@ -234,6 +234,7 @@ async fn why_unbound(step: &Step, claim: &PvcRef, mut problem: Problem) -> Probl
 async fn delete_pvc(step: Step, args: Args) -> Result<Json, Problem> {
     let given = Pvc(args.json(0));
     let name = given.reference();
+    crate::copy::run::our_pods_are_gone(&step.session.door, &name).await?;
     step.write("delete", pvc::plan_delete(given, Class::Reversible)).await?;
     let one = One { resource: known("PersistentVolumeClaim"), namespace: &name.namespace, name: &name.name };
     step.cluster()

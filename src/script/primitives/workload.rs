@@ -82,7 +82,7 @@ async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
     let now = same(&step, args.json(0)).await?;
     let object = reference(&now);
     // A second stop of one outage: what there was before the first one counts.
-    let before = door.ledger.books().stopped.get(&object).filter(|(was_uid, ..)| was_uid == uid(&now)).map(|stopped| stopped.1);
+    let before = door.ledger.books().stopped.get(&object).filter(|stopped| stopped.uid == uid(&now)).map(|stopped| stopped.replicas);
     let was = before.unwrap_or_else(|| replicas(&now));
     remember_nodes(&step, &now).await?;
     if replicas(&now) != 0 {
@@ -91,8 +91,9 @@ async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
         step.write("stop", write).await?;
     }
     let at_ms = Clock.unix_ms();
-    step.fact(Fact::Stopped { workload: object.clone(), uid: uid(&now).to_owned(), replicas: was, at_ms })?;
-    let at_ms = door.ledger.books().stopped.get(&object).map_or(at_ms, |stopped| stopped.2);
+    let claims = claims_of(&step, &now);
+    step.fact(Fact::Stopped { workload: object.clone(), uid: uid(&now).to_owned(), replicas: was, at_ms, claims })?;
+    let at_ms = door.ledger.books().stopped.get(&object).map_or(at_ms, |stopped| stopped.at_ms);
     tell(&step, &now).await;
     let selector = plan::selector(&now);
     let sets = replica_sets(&step, &now).await?;
@@ -114,6 +115,14 @@ async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
         .await
         .map_err(|problem| problem.object(&object).hint("a node that is down keeps its pods: bring it back, then resume"))?;
     Ok(json!({"key": object.to_string(), "workload": now, "replicas": was, "stopped_ms": at_ms}))
+}
+
+/// The claims of this run that a workload uses.
+fn claims_of(step: &Step, object: &Json) -> Vec<PvcRef> {
+    let namespace = text(object, "/metadata/namespace");
+    let books = step.session.door.ledger.books();
+    let originals = books.temporary.values().map(|(_, like, _)| like);
+    originals.filter(|claim| claim.namespace == namespace && plan::names_claim(object, &claim.name)).cloned().collect()
 }
 
 async fn replica_sets(step: &Step, object: &Json) -> Result<Vec<Json>, Problem> {
@@ -185,6 +194,12 @@ async fn start(step: Step, args: Args) -> Result<Json, Problem> {
     };
     let now = same(&step, workload).await?;
     let object = reference(&now);
+    // From here on somebody writes: whatever was verified and not yet swapped is worth nothing.
+    let books = step.session.door.ledger.books();
+    let claims = claims_of(&step, &now);
+    for (source, _) in books.verified.iter().filter(|(source, v)| claims.contains(&v.claim) && !books.swapped.contains_key(*source)) {
+        step.fact(Fact::Voided { source: source.clone(), why: format!("{object} was started") })?;
+    }
     if replicas(&now) == 0 {
         step.write("start", plan::plan_start(&now, was)).await?;
     } else if plan::is_marked(&now) {
