@@ -33,6 +33,10 @@ pub fn on_signals(runtime: &tokio::runtime::Runtime, cancel: &CancellationToken)
             return;
         };
         tokio::select! { _ = int.recv() => {} _ = term.recv() => {} }
+        if ui::is_asking() {
+            ui::talk("");
+            ui::leave(130);
+        }
         ui::talk("stopping after the step in hand (again: at once; copy pods go on)");
         cancel.cancel();
         tokio::select! { _ = int.recv() => {} _ = term.recv() => {} }

@@ -8,6 +8,7 @@ use clap::CommandFactory;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use std::collections::HashMap;
 use std::io::{BufRead, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -69,6 +70,13 @@ pub fn print_help(name: &str) {
     if let Some(command) = cli.find_subcommand_mut(name) {
         let _ = command.print_help();
     }
+}
+
+static ASKING: AtomicBool = AtomicBool::new(false);
+
+/// True while a question waits for its answer: nothing is in hand then.
+pub fn is_asking() -> bool {
+    ASKING.load(Ordering::SeqCst)
 }
 
 /// Ends the process at once, after a second Ctrl-C.
@@ -174,7 +182,10 @@ impl Voice for Screen {
             let _ = err.flush();
         });
         let mut answer = String::new();
-        match std::io::stdin().lock().read_line(&mut answer) {
+        ASKING.store(true, Ordering::SeqCst);
+        let read = std::io::stdin().lock().read_line(&mut answer);
+        ASKING.store(false, Ordering::SeqCst);
+        match read {
             Ok(_) => Some(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes")),
             Err(_) => None,
         }
