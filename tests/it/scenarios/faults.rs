@@ -13,26 +13,27 @@ cluster_test!(a_deleted_copy_pod_is_made_again, async |w: &World| {
     w.in_volume("data", bulk).await;
     let mut run = shop.start(&[]);
     let (pod, step) = copy_pod(&mut run, "hot").await;
-    let runs = async || (w.get("Pod", &pod).await["status"]["phase"] == "Running").then_some(());
-    w.until("the copy to run", LONG, runs).await;
+    let claims = w.get("Pod", &pod).await["spec"]["volumes"].clone();
+    let target = claims[1]["persistentVolumeClaim"]["claimName"].as_str().expect("the second is the target").to_owned();
+    let target = w.volume_dir(&w.pv_of(&target).await).expect("it is a directory");
+    let begun = async || target.join("bulk").exists().then_some(());
+    w.until("the copy to be in the midst of it", LONG, begun).await;
     assert_eq!(count(&run.events(), |event| is(event, "done", &step)), 0, "the copy was over already");
     w.delete("Pod", &pod).await;
-    let events = run.wait_for_event(|event| is(event, "done", &step)).await;
-    assert_eq!(events["t"], "done");
-    let journal = run.events();
     run.wait().await.succeeds().done();
+    let journal = w.events();
     let second = format!("{step}.create-2");
     assert_eq!(count(&journal, |event| is(event, "done", &second)), 1, "no second pod was made");
     shop.has_moved().await;
-    assert_eq!(w.digest("data").await.under("bulk").files.len(), 4001);
+    assert_eq!(w.digest("data").await.under("bulk").files.len(), 15_001);
 });
 
 /// Enough that a copy lasts for seconds.
 fn bulk(volume: &Path) {
     let dir = volume.join("bulk");
     std::fs::create_dir(&dir).expect("a directory can be made");
-    for n in 0..4000 {
-        std::fs::write(dir.join(format!("{n}")), vec![b'x'; 4000]).expect("a file can be written");
+    for n in 0..15_000 {
+        std::fs::write(dir.join(format!("{n}")), vec![b'x'; 1000]).expect("a file can be written");
     }
 }
 

@@ -2,5 +2,6 @@
 
 mod crashes;
 mod faults;
+mod guards;
 mod moves;
 mod shop;
