@@ -43,19 +43,25 @@ cluster_test!(the_second_run_on_a_claim_is_refused, async |w: &World| {
     first.wait_for_event(|event| is(event, "done", ".retain")).await;
     let run = first.run_dir().expect("it has a journal");
     let run = run.file_name().expect("a run's directory has a name").to_string_lossy();
-    let refused = w.pvmigrate(&shop.args(&[])).await.exits(3).says(&run);
-    assert!(refused.says("nothing was changed").stderr.contains("hands"));
+    let refused = w.pvmigrate(&shop.args(&[])).await.exits(3);
+    refused.says(&run).says("in its hands").says("nothing was changed").done();
     first.wait().await.succeeds().done();
     shop.has_moved().await;
 });
 
 cluster_test!(of_two_runs_started_at_once_one_moves_the_claim, async |w: &World| {
     let shop = shop(w, "slow", "fast").await;
-    let (one, other) = (shop.start(&[]), shop.start(&[]));
+    let looked = |event: &Value| event["t"] == "done" && event["op"] == "preflight";
+    let mut one = shop.start(&[]);
+    freeze_at(&mut one, looked).await;
+    let mut other = shop.start(&[]);
+    freeze_at(&mut other, looked).await;
+    thaw(&one);
+    thaw(&other);
     let (one, other) = (one.wait().await, other.wait().await);
     let (won, lost) = if one.code == Some(0) { (one, other) } else { (other, one) };
-    won.succeeds().done();
-    lost.exits(3).says("in the hands of run").done();
+    let run = won.succeeds().stderr.split_whitespace().nth(1).expect("it says its run").to_owned();
+    lost.exits(3).says(&run).says(" hands").says("nothing was changed").done();
     shop.has_moved().await;
 });
 
