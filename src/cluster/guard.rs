@@ -57,7 +57,10 @@ pub fn admit(run: &RunId, write: &Write, books: &Books, fresh: &Fresh) -> Result
             Err(never(&format!("a {} is not deleted: what depends on it goes with it", write.gvk.kind)))
         }
         "VolumeAttachment" | "Node" => Err(never(&format!("a {} is not changed: attachments are the cluster's", write.gvk.kind))),
-        "Pod" if write.verb == Verb::Create => final_copy(run, write, fresh),
+        "Pod" if write.verb == Verb::Create => {
+            own_target(write, books)?;
+            final_copy(run, write, fresh)
+        }
         "StatefulSet" => stateful_set(write, fresh),
         _ => Ok(()),
     }
@@ -333,6 +336,22 @@ fn voided(claim: &PvcRef, why: &str) -> Problem {
 
 fn names(pod: &Json, claim: &PvcRef) -> bool {
     text(pod, "/metadata/namespace") == claim.namespace && workload::claims_of_spec(&pod["spec"]).contains(&claim.name.as_str())
+}
+
+/// A copy overwrites and deletes in its target: only what this run made for it may be one.
+fn own_target(write: &Write, books: &Books) -> Result<(), Problem> {
+    if text(&write.body, "/metadata/labels/pvmigrate.io~1task") != "copy" {
+        return Ok(());
+    }
+    let volumes = write.body["spec"]["volumes"].as_array().into_iter().flatten();
+    for target in volumes.filter(|volume| volume["name"] == "target") {
+        let claim = PvcRef::new(&write.namespace, text(target, "/persistentVolumeClaim/claimName"));
+        if !books.temporary.contains_key(&claim) {
+            return Err(never(&format!("claim `{claim}` was not made by this run: nothing is copied over it"))
+                .hint("copy to what create_pvc(like, opts) returned"));
+        }
+    }
+    Ok(())
 }
 
 /// The pod of a final pass starts only when nobody else has the claims (I5).

@@ -129,11 +129,15 @@ impl Cluster {
                 candidates.push("v1".to_owned());
             }
             let groups = self.read("/apis", &[]).await?;
-            for entry in groups["groups"].as_array().into_iter().flatten() {
-                if group.is_none_or(|wanted| entry["name"] == wanted) {
-                    candidates.extend(entry["preferredVersion"]["groupVersion"].as_str().map(str::to_owned));
-                }
-            }
+            let groups = groups["groups"].as_array().into_iter().flatten();
+            let groups: Vec<&Value> = groups.filter(|entry| group.is_none_or(|wanted| entry["name"] == wanted)).collect();
+            let mut add = |version: &Value| match version["groupVersion"].as_str() {
+                Some(version) if !candidates.iter().any(|known| known == version) => candidates.push(version.to_owned()),
+                _ => {}
+            };
+            groups.iter().for_each(|entry| add(&entry["preferredVersion"]));
+            // A kind may be served in another version only: CronJob is in batch/v1beta1 up to Kubernetes 1.20.
+            groups.iter().flat_map(|entry| entry["versions"].as_array()).flatten().for_each(add);
         }
         for gv in candidates {
             let path = if gv.contains('/') { format!("/apis/{gv}") } else { format!("/api/{gv}") };

@@ -182,11 +182,13 @@ impl Cluster {
             let doing = "see who uses the claims";
             all.pods.extend(self.list_all(&known("Pod"), place).await.map_err(|e| e.problem(doing, None))?);
             for (kind, _) in TEMPLATED {
+                // With its group, so that a server that cannot be asked is an error and not a kind that nobody has.
+                let kind = if kind == "CronJob" { "CronJob.batch" } else { kind };
                 if let Some(resource) = self.find_resource(kind).await? {
                     all.templated.extend(self.list_all(&resource, place).await.map_err(|e| e.problem(doing, None))?);
                 }
             }
-            if let Some(resource) = self.find_resource("HorizontalPodAutoscaler").await? {
+            if let Some(resource) = self.find_resource("HorizontalPodAutoscaler.autoscaling").await? {
                 all.autoscalers.extend(self.list_all(&resource, place).await.map_err(|e| e.problem(doing, None))?);
             }
             if let Some(resource) = self.find_resource("ScaledObject.keda.sh").await? {

@@ -359,3 +359,20 @@ fn the_books_remember_the_first_policy_and_the_first_replicas() {
     assert_eq!(books.stopped.values().next().unwrap().replicas, 1);
     assert_eq!(books.swapped["old"], Swapped { claim: PvcRef::new("shop", "data"), uid: "c2".into(), target: "new".into() });
 }
+
+#[test]
+fn only_what_this_run_made_is_copied_onto() {
+    let pod = |task: &str, target: &str| json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "p", "namespace": "shop", "labels": {"pvmigrate.io/task": task}},
+        "spec": {"volumes": [{"name": "source", "persistentVolumeClaim": {"claimName": "data"}},
+            {"name": "target", "persistentVolumeClaim": {"claimName": target}}]}});
+    let create = |body: Json| Write { verb: Verb::Create, precondition: Precondition::Absent, ..patch(&body.clone(), body) };
+    let mut books = Books::default();
+    for (task, want) in [("copy", NO), ("verify", YES)] {
+        assert_eq!(verdict(&create(pod(task, "logs")), &books, &Fresh::default()), want, "{task}");
+    }
+    let Fact::Temporary { claim, .. } = temporary() else { unreachable!("it makes that fact") };
+    books.take(temporary());
+    assert_eq!(verdict(&create(pod("copy", &claim.name)), &books, &Fresh::default()), YES);
+    assert_eq!(verdict(&create(pod("copy", "data")), &books, &Fresh::default()), NO);
+}

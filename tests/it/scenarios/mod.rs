@@ -1,3 +1,7 @@
 //! What users do, each a test: real pods that would notice a lost write, real volumes, the real program.
 
+mod crashes;
+mod faults;
+mod guards;
 mod moves;
+mod shop;
