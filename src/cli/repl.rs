@@ -19,8 +19,12 @@ use tokio_util::sync::CancellationToken;
 pub struct Args {}
 
 pub fn main(global: &Global) -> Result<(), Failure> {
-    let mut script = Script::typed("", &CancellationToken::new())
-        .map_err(|problems| Failure { problems, sources: Vec::new(), last: Vec::new(), code: 70 })?;
+    let mut script = Script::typed("", &CancellationToken::new()).map_err(|problems| Failure {
+        problems,
+        sources: Vec::new(),
+        last: Vec::new(),
+        code: 70,
+    })?;
     script.name = lines::NAME.into();
     let runtime = session::runtime()?;
     let running = Running::default();
@@ -30,7 +34,13 @@ pub fn main(global: &Global) -> Result<(), Failure> {
     let journal = Arc::new(journal);
     let input = Input::open(&reached, &state_dir(global)?)?;
     if input.is_terminal() {
-        ui::talk(&format!("pvmigrate {} on {} ({}), run {}", env!("CARGO_PKG_VERSION"), file.context, file.server, file.run));
+        ui::talk(&format!(
+            "pvmigrate {} on {} ({}), run {}",
+            env!("CARGO_PKG_VERSION"),
+            file.context,
+            file.server,
+            file.run
+        ));
         ui::talk(":help lists the words, Ctrl-D ends");
     }
     let door = Door {
@@ -40,13 +50,22 @@ pub fn main(global: &Global) -> Result<(), Failure> {
         vigils: Arc::new(Vigils::default()),
         cancel: CancellationToken::new(),
     };
-    let host = Host { door, runtime: runtime.handle().clone(), voice: ui::voice(global), yes: global.yes };
+    let host = Host {
+        door,
+        runtime: runtime.handle().clone(),
+        voice: ui::voice(global),
+        yes: global.yes,
+    };
     let repl = Repl::new(script, host);
     // Scripts may nest calls deeper than the first thread's stack allows.
     let ended = std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("repl".into()).stack_size(session::STACK_BYTES);
+        let thread = std::thread::Builder::new()
+            .name("repl".into())
+            .stack_size(session::STACK_BYTES);
         match thread.spawn_scoped(scope, || converse(global, repl, input, &journal, &running)) {
-            Ok(handle) => handle.join().unwrap_or_else(|_| Err(Problem::bug("the prompt's thread panicked").into())),
+            Ok(handle) => handle
+                .join()
+                .unwrap_or_else(|_| Err(Problem::bug("the prompt's thread panicked").into())),
             Err(e) => Err(Problem::local("no thread can be started", &e).into()),
         }
     });
@@ -60,7 +79,7 @@ fn conclude(
     runtime: tokio::runtime::Runtime,
     journal: Arc<Journal>,
     run: &RunId,
-    ended: Result<(), Failure>,
+    mut ended: Result<(), Failure>,
 ) -> Result<(), Failure> {
     let changed = journal.has_changed();
     if ended.is_ok() && changed {
@@ -69,7 +88,11 @@ fn conclude(
     drop((journal, reached));
     runtime.shutdown_background();
     if changed {
-        ui::talk(&format!("what was changed: pvmigrate runs show {run}"));
+        let line = format!("what was changed: pvmigrate runs show {run}");
+        match &mut ended {
+            Ok(()) => ui::talk(&line),
+            Err(failure) => failure.last.push(line),
+        }
     } else if let Err(problem) = Runs::new(&state_dir(global)?).forget(run, true) {
         tracing::debug!("{problem}");
     }
@@ -77,7 +100,14 @@ fn conclude(
 }
 
 /// Line after line until the end. On a terminal a failure is said and the session goes on.
-fn converse(global: &Global, mut repl: Repl, mut input: Input, journal: &Journal, running: &Running) -> Result<(), Failure> {
+fn converse(
+    global: &Global,
+    mut repl: Repl,
+    mut input: Input,
+    journal: &Journal,
+    running: &Running,
+) -> Result<(), Failure> {
+    running.lock().at_prompt = input.is_terminal();
     loop {
         let line = match input.read(&repl)? {
             Typed::Line(line) if line.trim().is_empty() => continue,
@@ -102,18 +132,35 @@ fn converse(global: &Global, mut repl: Repl, mut input: Input, journal: &Journal
                     }
                 }
                 if journal.writes() > writes {
-                    ui::talk(&format!("part of it was done: pvmigrate runs show {} tells what", journal.run()));
+                    ui::talk(&format!(
+                        "part of it was done: pvmigrate runs show {} tells what",
+                        journal.run()
+                    ));
                 }
             }
             Err(problems) => {
                 let kind = problems.first().map_or(Kind::Bug, |problem| problem.kind);
                 let code = exit_code(kind, journal.has_changed());
-                let last = if journal.has_changed() { Vec::new() } else { vec!["nothing was changed".to_owned()] };
-                return Err(Failure { problems, sources: repl.sources(), last, code });
+                let last = if journal.has_changed() {
+                    Vec::new()
+                } else {
+                    vec!["nothing was changed".to_owned()]
+                };
+                return Err(Failure {
+                    problems,
+                    sources: repl.sources(),
+                    last,
+                    code,
+                });
             }
         }
         if told_to_end {
-            return Err(Failure { problems: Vec::new(), sources: Vec::new(), last: Vec::new(), code: 130 });
+            return Err(Failure {
+                problems: Vec::new(),
+                sources: Vec::new(),
+                last: Vec::new(),
+                code: 130,
+            });
         }
     }
 }
@@ -153,6 +200,8 @@ struct Running(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     line: Option<CancellationToken>,
+    /// Somebody sits at the prompt: a Ctrl-C that comes when a line has just ended is meant for that line.
+    at_prompt: bool,
     told_to_end: bool,
 }
 
@@ -189,6 +238,7 @@ impl Running {
                         ui::talk("stopping after the step in hand (again: at once; copy pods go on)");
                         line.cancel();
                     }
+                    None if state.at_prompt && !ends => {}
                     _ => {
                         terminal.restore();
                         ui::leave(130);

@@ -31,7 +31,7 @@ pub enum Typed {
 pub enum Input {
     Terminal(Box<Terminal>),
     /// A pipe or a file.
-    Plain(Reader),
+    Plain(Box<Reader>),
 }
 
 pub struct Terminal {
@@ -47,7 +47,7 @@ impl Input {
     /// If the terminal cannot be used.
     pub fn open(reached: &Reached, state_dir: &Path) -> Result<Self, Problem> {
         if !std::io::stdin().is_terminal() {
-            return Ok(Input::Plain(Reader::default()));
+            return Ok(Input::Plain(Box::default()));
         }
         let unusable = |e: ReadlineError| Problem::local("the terminal cannot be used", &e);
         let config = Config::builder()
@@ -66,7 +66,11 @@ impl Input {
         }
         // The first session of a cluster has none.
         let _ = editor.load_history(&history);
-        Ok(Input::Terminal(Box::new(Terminal { editor, history, prompt: prompt(reached.cluster.context()) })))
+        Ok(Input::Terminal(Box::new(Terminal {
+            editor,
+            history,
+            prompt: prompt(reached.cluster.context()),
+        })))
     }
 
     pub fn is_terminal(&self) -> bool {
@@ -111,7 +115,10 @@ fn plain(reader: &Reader) -> Result<Typed, Problem> {
     let mut text = String::new();
     loop {
         let mut line = String::new();
-        let read = std::io::stdin().lock().read_line(&mut line).map_err(|e| Problem::local("stdin cannot be read", &e))?;
+        let read = std::io::stdin()
+            .lock()
+            .read_line(&mut line)
+            .map_err(|e| Problem::local("stdin cannot be read", &e))?;
         text.push_str(&line);
         match (read, text.trim().is_empty()) {
             (0, true) => return Ok(Typed::End),
@@ -128,7 +135,10 @@ fn prompt(context: &str) -> String {
     if length <= LONGEST_PROMPT {
         return format!("{context}> ");
     }
-    format!("…{}> ", context.chars().skip(length - LONGEST_PROMPT + 1).collect::<String>())
+    format!(
+        "…{}> ",
+        context.chars().skip(length - LONGEST_PROMPT + 1).collect::<String>()
+    )
 }
 
 /// What rustyline asks while a line is typed. It answers from memory.
@@ -150,7 +160,11 @@ impl Validator for Assistant {
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
         let text = context.input();
         let whole = meta::is_word(text) || !self.reader.goes_on(text);
-        Ok(if whole { ValidationResult::Valid(None) } else { ValidationResult::Incomplete })
+        Ok(if whole {
+            ValidationResult::Valid(None)
+        } else {
+            ValidationResult::Incomplete
+        })
     }
 }
 
@@ -161,6 +175,9 @@ mod tests {
     #[test]
     fn long_contexts_show_their_end() {
         assert_eq!(prompt("kind"), "kind> ");
-        assert_eq!(prompt("arn:aws:eks:eu-central-1:123456789012:cluster/shop"), "…ral-1:123456789012:cluster/shop> ");
+        assert_eq!(
+            prompt("arn:aws:eks:eu-central-1:123456789012:cluster/shop"),
+            "…ral-1:123456789012:cluster/shop> "
+        );
     }
 }

@@ -4,8 +4,8 @@ use super::meta::{WORDS, is_word};
 use crate::script::primitives;
 
 const KEYWORDS: [&str; 22] = [
-    "let", "const", "fn", "if", "else", "switch", "for", "in", "while", "loop", "do", "until", "break", "continue", "return",
-    "throw", "try", "catch", "import", "as", "true", "false",
+    "let", "const", "fn", "if", "else", "switch", "for", "in", "while", "loop", "do", "until", "break", "continue",
+    "return", "throw", "try", "catch", "import", "as", "true", "false",
 ];
 
 /// What arrays are mostly asked.
@@ -25,7 +25,9 @@ pub struct Known {
 /// Where the word under the cursor begins (in bytes), and what it may become.
 pub fn candidates(line: &str, at: usize, known: &Known) -> (usize, Vec<String>) {
     let typed = &line[..at];
-    let begin = typed.rfind(|c: char| !(c.is_alphanumeric() || c == '_')).map_or(0, |i| i + letter(typed, i));
+    let begin = typed
+        .rfind(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .map_or(0, |i| i + letter(typed, i));
     let (before, word) = typed.split_at(begin);
     let offer = |all: Vec<String>| {
         let mut fitting: Vec<String> = all.into_iter().filter(|one| one.starts_with(word)).collect();
@@ -54,7 +56,9 @@ pub fn candidates(line: &str, at: usize, known: &Known) -> (usize, Vec<String>) 
     if let Some(call) = open.options_of
         && matches!(before.trim_end().chars().last(), Some('{' | ','))
     {
-        let options = primitives::find(&call).into_iter().flat_map(|primitive| primitive.options);
+        let options = primitives::find(&call)
+            .into_iter()
+            .flat_map(|primitive| primitive.options);
         return offer(options.map(|option| format!("{}: ", option.name)).collect());
     }
     let mut all: Vec<String> = primitives::names().map(|name| format!("{name}(")).collect();
@@ -70,14 +74,18 @@ fn letter(text: &str, at: usize) -> usize {
 
 /// What is known of the variable that ends the text; of longer paths nothing is.
 fn fields(owner: &str, known: &Known) -> Vec<String> {
-    let begin = owner.rfind(|c: char| !(c.is_alphanumeric() || c == '_')).map_or(0, |i| i + letter(owner, i));
+    let begin = owner
+        .rfind(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .map_or(0, |i| i + letter(owner, i));
     if owner[..begin].ends_with('.') {
         return Vec::new();
     }
     let named = known.variables.iter().rev().find(|(name, _)| name == &owner[begin..]);
     match named {
         Some((_, fields)) => fields.clone(),
-        None if owner.ends_with(')') || owner.ends_with(']') => OF_ARRAYS.iter().map(|name| (*name).to_owned()).collect(),
+        None if owner.ends_with(')') || owner.ends_with(']') => {
+            OF_ARRAYS.iter().map(|name| (*name).to_owned()).collect()
+        }
         None => Vec::new(),
     }
 }
@@ -122,7 +130,10 @@ fn open_at(text: &str) -> Open {
         [.., ('(', function), ('#', _)] => Some(function.clone()),
         _ => None,
     };
-    Open { in_string: quote.is_some(), options_of }
+    Open {
+        in_string: quote.is_some(),
+        options_of,
+    }
 }
 
 #[cfg(test)]
@@ -131,7 +142,10 @@ mod tests {
 
     fn known() -> Known {
         Known {
-            variables: vec![("claim".into(), vec!["name".into(), "namespace".into(), "spec".into()]), ("_".into(), vec![])],
+            variables: vec![
+                ("claim".into(), vec!["name".into(), "namespace".into(), "spec".into()]),
+                ("_".into(), vec![]),
+            ],
             functions: vec!["clean_up".into()],
         }
     }
@@ -165,6 +179,17 @@ mod tests {
 
     #[test]
     fn the_word_under_the_cursor_is_replaced_and_letters_of_any_kind_are_whole() {
-        assert_eq!(candidates("é; list_pvs", 8, &known()), (4, vec!["list_objects(".into(), "list_pvcs(".into(), "list_pvs(".into(), "list_scs(".into()]));
+        assert_eq!(
+            candidates("é; list_pvs", 8, &known()),
+            (
+                4,
+                vec![
+                    "list_objects(".into(),
+                    "list_pvcs(".into(),
+                    "list_pvs(".into(),
+                    "list_scs(".into()
+                ]
+            )
+        );
     }
 }

@@ -56,7 +56,9 @@ pub struct Prepared {
 
 impl Lines {
     pub fn new(script: Script) -> Self {
-        let Script { mut engine, sources, .. } = script;
+        let Script {
+            mut engine, sources, ..
+        } = script;
         let underscore = Underscore::allow(&mut engine);
         Lines {
             engine,
@@ -76,10 +78,11 @@ impl Lines {
     /// # Errors
     /// What is wrong with it.
     pub fn prepare(&mut self, typed: &str) -> Result<Prepared, Vec<Problem>> {
+        let typed = typed.trim();
         let before = self.text.matches('\n').count();
-        self.text.push_str(typed.trim_end());
+        self.text.push_str(typed);
         self.text.push('\n');
-        let placed = "\n".repeat(before) + typed.trim_end();
+        let placed = "\n".repeat(before) + typed;
         self.underscore.open(&placed);
         let compiled = self.engine.compile_with_scope(&self.scope, &placed);
         let uses = self.underscore.close();
@@ -87,7 +90,7 @@ impl Lines {
         ast.set_source(NAME);
         let options = args::read(&ast, NAME).map_err(|problem| vec![problem])?;
         let kept = Kept {
-            text: typed.trim_end().to_owned(),
+            text: typed.to_owned(),
             uses: uses.into_iter().map(|at| at - before).collect(),
             of: self.last,
             is_expression: matches!(ast.statements(), [Stmt::Expr(_) | Stmt::FnCall(..)]),
@@ -98,7 +101,12 @@ impl Lines {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Prepared { ast: whole, kept, line: before + 1, options: args::otherwise(&options) })
+        Ok(Prepared {
+            ast: whole,
+            kept,
+            line: before + 1,
+            options: args::otherwise(&options),
+        })
     }
 
     /// Runs a line on this thread. What it named stays if it succeeds.
@@ -108,7 +116,8 @@ impl Lines {
     pub fn run(&mut self, line: Prepared, tag: Dynamic, cancel: &CancellationToken) -> Result<Dynamic, Problem> {
         self.engine.set_default_tag(tag);
         let cancel = cancel.clone();
-        self.engine.on_progress(move |_| cancel.is_cancelled().then_some(Dynamic::UNIT));
+        self.engine
+            .on_progress(move |_| cancel.is_cancelled().then_some(Dynamic::UNIT));
         let named = self.scope.len();
         let result = match value(&self.engine, &mut self.scope, &line.ast, NAME) {
             Ok(value) => value.flatten(),
@@ -158,14 +167,26 @@ impl Lines {
     /// Names and texts that places point into.
     pub fn sources(&self) -> Vec<(String, String)> {
         let imported = self.sources.all().into_iter().map(|source| (source.name, source.text));
-        std::iter::once((NAME.to_owned(), self.text.clone())).chain(imported).collect()
+        std::iter::once((NAME.to_owned(), self.text.clone()))
+            .chain(imported)
+            .collect()
     }
 
     /// What completion may offer.
     pub fn known(&self) -> Known {
-        let functions = self.functions.iter_functions().map(|f| f.name.to_owned()).filter(|name| !name.starts_with("anon$"));
-        let variables = self.scope.iter().map(|(name, _, value)| (name.to_owned(), fields(&value.flatten())));
-        Known { variables: variables.collect(), functions: functions.collect() }
+        let functions = self
+            .functions
+            .iter_functions()
+            .map(|f| f.name.to_owned())
+            .filter(|name| !name.starts_with("anon$"));
+        let variables = self
+            .scope
+            .iter()
+            .map(|(name, _, value)| (name.to_owned(), fields(&value.flatten())));
+        Known {
+            variables: variables.collect(),
+            functions: functions.collect(),
+        }
     }
 }
 
@@ -176,7 +197,11 @@ fn fields(value: &Dynamic) -> Vec<String> {
     if let Some(map) = value.read_lock::<Map>() {
         return map.keys().map(ToString::to_string).collect();
     }
-    if value.is::<Array>() { OF_ARRAYS.iter().map(|name| (*name).to_owned()).collect() } else { Vec::new() }
+    if value.is::<Array>() {
+        OF_ARRAYS.iter().map(|name| (*name).to_owned()).collect()
+    } else {
+        Vec::new()
+    }
 }
 
 /// A result as JSON; what JSON cannot hold by its type.
@@ -231,7 +256,10 @@ mod tests {
             ("twice.call(add, 1)", "5"),
             ("import \"std/choose\" as choose;", "null"),
             // The module is still known, or this would be an undefined one.
-            ("choose::nothing()", "failed in line 11: there is no function `choose::nothing ()`"),
+            (
+                "choose::nothing()",
+                "failed in line 11: there is no function `choose::nothing ()`",
+            ),
             ("chose::nothing()", "refused: undefined module: chose"),
         ]);
     }

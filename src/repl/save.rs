@@ -18,14 +18,19 @@ pub fn script(lines: &[Kept], about: &str) -> Result<String, Problem> {
         if let (Some(from), false) = (line.of, line.uses.is_empty()) {
             if !lines[from].is_expression {
                 let typed = lines[from].text.replace('\n', " ");
-                return Err(Problem::usage(format!("a script has no `_`, and the result of this line has no name: {typed}"))
-                    .hint("type it again as `let NAME = …;` and use the name"));
+                return Err(Problem::usage(format!(
+                    "a script has no `_`, and the result of this line has no name: {typed}"
+                ))
+                .hint("type it again as `let NAME = …;` and use the name"));
             }
             for at in line.uses.iter().rev() {
                 own.replace_range(*at..*at + 1, &name(from));
             }
         }
-        if lines.iter().any(|other| other.of == Some(index) && !other.uses.is_empty()) {
+        if lines
+            .iter()
+            .any(|other| other.of == Some(index) && !other.uses.is_empty())
+        {
             own = format!("let {} = {own}", name(index));
         }
         text.push_str(&own);
@@ -36,7 +41,9 @@ pub fn script(lines: &[Kept], about: &str) -> Result<String, Problem> {
         Ok(_) => Ok(text),
         Err(mut problems) => {
             let problem = problems.swap_remove(0);
-            Err(Problem::usage("these lines do not make a script").because(&problem).hint("lines that belong together can be typed as one"))
+            Err(Problem::usage("these lines do not make a script")
+                .because(&problem)
+                .hint("lines that belong together can be typed as one"))
         }
     }
 }
@@ -62,7 +69,12 @@ mod tests {
     use super::*;
 
     fn kept(text: &str, of: Option<usize>, uses: &[usize], is_expression: bool) -> Kept {
-        Kept { text: text.into(), uses: uses.to_vec(), of, is_expression }
+        Kept {
+            text: text.into(),
+            uses: uses.to_vec(),
+            of,
+            is_expression,
+        }
     }
 
     #[test]
@@ -82,7 +94,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_named_is_said() {
-        let lines = [kept("let a = 1; a", None, &[], false), kept("_ + 1", Some(0), &[0], true)];
+        let lines = [
+            kept("let a = 1; a", None, &[], false),
+            kept("_ + 1", Some(0), &[0], true),
+        ];
         assert!(script(&lines, "Typed.").unwrap_err().message.ends_with("let a = 1; a"));
     }
 }
