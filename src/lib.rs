@@ -3,5 +3,6 @@ pub mod cli;
 pub mod cluster;
 pub mod copy;
 pub mod journal;
+pub mod repl;
 pub mod script;
 pub mod words;

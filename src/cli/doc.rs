@@ -1,6 +1,7 @@
 //! `pvmigrate doc [NAME]`
 
 use super::{Failure, Global, Output, ui};
+use crate::repl::help::{self, right};
 use crate::script::primitives::{self, CONTROLS};
 use crate::words::{Problem, names};
 use serde_json::json;
@@ -45,17 +46,15 @@ fn all(global: &Global) -> Result<(), Failure> {
 }
 
 fn one(global: &Global, name: &str) -> Result<(), Failure> {
-    let text = if let Some(p) = primitives::find(name) {
-        if global.output == Output::Json {
-            ui::print_json(&json!({"name": p.name, "signature": p.signature(), "doc": p.doc, "effect": p.effect.word(), "example": p.example,
-                "options": p.options.iter().map(|o| json!({"name": o.name, "type": o.ty.word(), "doc": o.doc})).collect::<Vec<_>>(),
-                "rights": p.rights}));
-            return Ok(());
-        }
-        section(p)
-    } else if let Some(c) = CONTROLS.iter().find(|c| c.name == name) {
-        format!("{}\n\n{}\n\n  {}\n", c.signature, c.doc, c.example)
-    } else {
+    if let Some(p) = primitives::find(name)
+        && global.output == Output::Json
+    {
+        ui::print_json(&json!({"name": p.name, "signature": p.signature(), "doc": p.doc, "effect": p.effect.word(), "example": p.example,
+            "options": p.options.iter().map(|o| json!({"name": o.name, "type": o.ty.word(), "doc": o.doc})).collect::<Vec<_>>(),
+            "rights": p.rights}));
+        return Ok(());
+    }
+    let Some(text) = help::primitive(name) else {
         let mut problem = Problem::usage(format!("there is no primitive `{}`", names::plain(name)));
         if let Some(word) = names::did_you_mean(name, primitives::names()) {
             problem = problem.hint(format!("did you mean `{word}`?"));
@@ -64,23 +63,6 @@ fn one(global: &Global, name: &str) -> Result<(), Failure> {
     };
     ui::print(text.trim_end());
     Ok(())
-}
-
-fn section(p: &primitives::Primitive) -> String {
-    let mut text = format!("{}\n\n{}\n", p.signature(), p.doc);
-    if !p.options.is_empty() {
-        text.push_str("\nOptions:\n");
-        for option in p.options {
-            text.push_str(&format!("  {:<14} {:<8} {}\n", option.name, option.ty.word(), option.doc));
-        }
-    }
-    let rights: Vec<String> = p.rights.iter().map(|(verb, group, resource)| right(verb, group, resource)).collect();
-    text.push_str(&format!("\nIt {}. Rights: {}\n\nExample:\n  {}\n", p.effect.word(), rights.join(", "), p.example));
-    text
-}
-
-fn right(verb: &str, group: &str, resource: &str) -> String {
-    if group.is_empty() { format!("{verb} {resource}") } else { format!("{verb} {resource}.{group}") }
 }
 
 /// docs/primitives.md

@@ -8,6 +8,8 @@ mod cleanup;
 mod completions;
 mod doc;
 mod eval;
+mod repl;
+mod repl_input;
 mod report;
 mod resume;
 mod run;
@@ -76,6 +78,7 @@ pub enum Command {
     Show(show::Args),
     Doc(doc::Args),
     Eval(eval::Args),
+    Repl(repl::Args),
     Completions(completions::Args),
     Agent(agent::Args),
 }
@@ -102,6 +105,7 @@ pub fn main() -> u8 {
         Command::Show(args) => show::main(&args),
         Command::Doc(args) => doc::main(&global, &args),
         Command::Eval(args) => eval::main(&global, &args),
+        Command::Repl(_) => repl::main(&global),
         Command::Completions(args) => completions::main(&args),
         Command::Agent(args) => return agent::main(args),
     };

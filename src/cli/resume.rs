@@ -28,6 +28,14 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
         ui::talk(&format!("run {run} is done: there is nothing to resume"));
         return Ok(());
     }
+    if file.sources.is_empty() {
+        return Err(Failure::from(
+            Problem::usage(format!("run {run} was typed line by line: there is no script to go on with"))
+                .hint(format!("what it did, and what it was doing when it stopped: pvmigrate runs show {run}"))
+                .hint("look at the objects, then type what is missing in a new `pvmigrate repl`")
+                .hint(format!("when nothing is left to do: pvmigrate runs forget {run} --force")),
+        ));
+    }
     let cancel = CancellationToken::new();
     let script = Script::stored(&file.script, &file.sources, &cancel).map_err(|problems| Failure {
         problems,

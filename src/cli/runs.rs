@@ -64,7 +64,7 @@ fn list(global: &Global, runs: &Runs) -> Result<(), Failure> {
         })
         .collect();
     ui::print_table(&rows, &["run", "script", "status", "began", "steps", "writes", "context", "why"]);
-    if let Some(stopped) = all.iter().find(|run| run.status == RunStatus::Stopped) {
+    if let Some(stopped) = all.iter().find(|run| run.status == RunStatus::Stopped && !run.typed) {
         ui::talk(&format!("to go on: pvmigrate resume {}", stopped.run));
     }
     Ok(())
@@ -97,6 +97,10 @@ fn line(event: &Event) -> String {
     let detail = match (&event.write, &event.err, event.t) {
         (Some(write), ..) => write.to_string(),
         (_, Some(problem), _) => names::plain(&problem.message),
+        // What was typed at the prompt.
+        (_, _, T::Done) if event.op == "line" => {
+            names::plain(event.out.as_ref().and_then(Json::as_str).unwrap_or_default()).replace('\n', "\n       ")
+        }
         (_, _, T::Fact) => event.out.as_ref().map(Json::to_string).unwrap_or_default(),
         _ => event.at.clone(),
     };

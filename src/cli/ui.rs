@@ -85,6 +85,21 @@ pub fn leave(code: i32) -> ! {
     std::process::exit(code)
 }
 
+/// The terminal's settings as they were: whoever reads keys changes them.
+pub struct Terminal(Option<rustix::termios::Termios>);
+
+impl Terminal {
+    pub fn now() -> Self {
+        Terminal(rustix::termios::tcgetattr(std::io::stdin()).ok())
+    }
+
+    pub fn restore(&self) {
+        if let Some(settings) = &self.0 {
+            let _ = rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Now, settings);
+        }
+    }
+}
+
 /// Sets up what --verbose shows.
 pub fn log(verbose: bool) {
     let level = if verbose { "pvmigrate=debug" } else { "pvmigrate=warn" };

@@ -43,7 +43,7 @@ mod store;
 mod write;
 
 pub use event::{Event, StepId, T, VERSION};
-pub use run::{RunFile, RunListing, RunStatus, Runs, Source};
+pub use run::{RunFile, RunListing, RunStatus, Runs, Source, safe};
 pub use state::{Illegal, Phase, State, Step};
 pub use store::{FileStore, Store};
 pub use write::{Class, Gvk, Precondition, Verb, Write};
@@ -137,6 +137,11 @@ impl Journal {
     /// True if any write was ever permitted.
     pub fn has_written(&self) -> bool {
         self.lock().state.writes > 0
+    }
+
+    /// How many permits were given so far.
+    pub fn writes(&self) -> u64 {
+        self.lock().state.writes
     }
 
     /// True if some write was carried out, or may have been: from then on a stop is resumable.

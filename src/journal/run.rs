@@ -66,6 +66,8 @@ pub struct RunListing {
     pub writes: u64,
     pub context: String,
     pub last: String,
+    /// It was typed line by line: there is no script to go on with.
+    pub typed: bool,
     #[serde(skip)]
     pub dir: PathBuf,
 }
@@ -121,7 +123,7 @@ impl Runs {
     pub fn latest_stopped(&self) -> Result<RunId, Problem> {
         self.list()?
             .into_iter()
-            .find(|run| run.status == RunStatus::Stopped)
+            .find(|run| run.status == RunStatus::Stopped && !run.typed)
             .map(|run| run.run)
             .ok_or_else(|| Problem::usage("there is no stopped run to resume").hint("pvmigrate runs"))
     }
@@ -155,10 +157,11 @@ impl Runs {
     /// If it is unknown, or running, or would have to be resumed.
     pub fn forget(&self, run: &RunId, force: bool) -> Result<(), Problem> {
         let dir = self.dir_of(run)?;
-        let status = listing(&dir)?.status;
+        let RunListing { status, typed, .. } = listing(&dir)?;
         if status == RunStatus::Running || (status == RunStatus::Stopped && !force) {
+            let next = if typed { "runs show" } else { "resume" };
             return Err(Problem::refused(format!("run {run} is not over"))
-                .hint(format!("pvmigrate resume {run}"))
+                .hint(format!("pvmigrate {next} {run}"))
                 .hint(format!("to lose its journal for good: pvmigrate runs forget {run} --force")));
         }
         std::fs::remove_dir_all(&dir).map_err(|e| unusable(&dir, &e))
@@ -206,6 +209,7 @@ fn listing(dir: &Path) -> Result<RunListing, Problem> {
             (None, RunStatus::Refused | RunStatus::Stopped, Some(problem)) => problem.message,
             _ => String::new(),
         },
+        typed: file.sources.is_empty(),
         dir: dir.to_owned(),
     })
 }
@@ -249,7 +253,7 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>, Problem> {
 }
 
 /// A server's words never become a path: anything but a uid's characters is hashed.
-fn safe(text: &str) -> String {
+pub fn safe(text: &str) -> String {
     if !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
         text.to_owned()
     } else {

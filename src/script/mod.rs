@@ -89,11 +89,22 @@ impl Script {
     }
 }
 
-/// Runs a tree; a panic of ours becomes a problem, with the journal intact.
+/// Runs a tree and returns its value as JSON.
+///
+/// # Errors
+/// As [`value`].
 pub fn evaluate(engine: &Engine, scope: &mut Scope<'_>, ast: &AST, name: &str) -> Result<Json, Problem> {
+    value(engine, scope, ast, name).map(|value| view::to_json(&value).unwrap_or(Json::Null))
+}
+
+/// Runs a tree; a panic of ours becomes a problem, with the journal intact.
+///
+/// # Errors
+/// What ended it, with the place in the script.
+pub fn value(engine: &Engine, scope: &mut Scope<'_>, ast: &AST, name: &str) -> Result<rhai::Dynamic, Problem> {
     let run = std::panic::AssertUnwindSafe(|| engine.eval_ast_with_scope::<rhai::Dynamic>(scope, ast));
     match std::panic::catch_unwind(run) {
-        Ok(Ok(value)) => Ok(view::to_json(&value).unwrap_or(Json::Null)),
+        Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(errors::problem(&error, name)),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());

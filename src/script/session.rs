@@ -45,6 +45,12 @@ impl Branch {
         Arc::new(Branch { session: Some(session), path: path.into(), counter: AtomicU64::new(0), mode: Mode::Steps })
     }
 
+    /// The same branch for another session: its numbers go on where they are. The REPL gives every line one.
+    pub fn continued(&self, session: Arc<Session>) -> Arc<Self> {
+        let counter = AtomicU64::new(self.counter.load(Ordering::SeqCst));
+        Arc::new(Branch { session: Some(session), path: self.path.clone(), counter, mode: self.mode })
+    }
+
     pub fn nowhere() -> Arc<Self> {
         Arc::new(Branch { session: None, path: String::new(), counter: AtomicU64::new(0), mode: Mode::Importing })
     }

@@ -28,6 +28,13 @@ impl View {
         self.root.pointer(&self.pointer).unwrap_or(&Json::Null)
     }
 
+    /// What may stand after the dot.
+    pub fn fields(&self) -> Vec<String> {
+        let own = self.json().as_object().into_iter().flatten().map(|(key, _)| key.clone());
+        let computed = GETTERS.into_iter().filter(|field| self.is_object() && self.getter(field).is_some());
+        own.chain(computed.map(str::to_owned)).collect()
+    }
+
     fn is_object(&self) -> bool {
         self.pointer.is_empty() && is_object(&self.root)
     }

@@ -29,6 +29,7 @@ pub struct Pvmigrate<'w> {
     state_dir: PathBuf,
     kubeconfig: PathBuf,
     env: BTreeMap<String, String>,
+    stdin: Stdio,
     limit: Duration,
 }
 
@@ -53,6 +54,7 @@ impl World {
             state_dir: self.state_dir(),
             kubeconfig: self.ground.kubeconfig.clone(),
             env: BTreeMap::new(),
+            stdin: Stdio::null(),
             limit: LIMIT,
         }
     }
@@ -112,6 +114,14 @@ impl Pvmigrate<'_> {
         self
     }
 
+    /// What it reads from stdin; nothing unless told.
+    pub fn typing(mut self, text: &str) -> Self {
+        let file = self.world.dir().join("typed");
+        std::fs::write(&file, text).expect("the world's directory is writable");
+        self.stdin = std::fs::File::open(file).expect("it was just written").into();
+        self
+    }
+
     /// Five minutes unless told.
     pub fn limit(mut self, limit: Duration) -> Self {
         self.limit = limit;
@@ -137,7 +147,7 @@ impl Pvmigrate<'_> {
             .envs(&self.env)
             .current_dir(self.world.dir());
         command
-            .stdin(Stdio::null())
+            .stdin(self.stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let before = journals(&self.state_dir)
