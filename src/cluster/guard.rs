@@ -171,6 +171,11 @@ fn policy(pv: Pv<'_>, to: &str, books: &Books, fresh: &Fresh) -> Result<(), Prob
     if is_target && !temporary {
         return Err(never(&format!("volume `{name}` is the target of a swap that is not over: it stays Retain")));
     }
+    if let Some((_, swapped)) = books.swap_onto(name)
+        && pv.claim_uid() != swapped.uid
+    {
+        return Err(never(&format!("volume `{name}` stays Retain: another claim has it than `{}` of the swap", swapped.claim)));
+    }
     if books.retained.contains_key(name) && books.swap_onto(name).is_none() && !temporary {
         let stopped = pv.claim().is_some_and(|claim| books.stopped.values().any(|stopped| stopped.claims.contains(&claim)));
         let verified = books.verified.contains_key(name);

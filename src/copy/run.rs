@@ -432,6 +432,17 @@ mod tests {
         assert!(matches!(verdict(&ended(0, "Completed", ""), &reserve), End::Report(Json::Null, _)));
     }
 
+    /// A8 of the ancestor: it waited for the log of a pod that had failed without one, for ever.
+    #[test]
+    fn copy_pod_failed_before_logs() {
+        let never_ran = json!({"status": {"phase": "Failed", "reason": "NodeAffinity", "message": "no such node"}});
+        let End::Lost(why) = verdict(&never_ran, &plan()) else { panic!("it has no report") };
+        assert_eq!(why, "NodeAffinity");
+        let End::Report(report, _) = verdict(&ended(128, "StartError", "no such file"), &plan()) else { panic!("it has an end") };
+        assert_eq!(report["ok"], false);
+        assert!(!is_passing(&report));
+    }
+
     #[test]
     fn names_of_pods_are_stable_and_their_own() {
         let (one, two) = (StepId::new("root/1"), StepId::new("root/2"));

@@ -376,3 +376,22 @@ fn only_what_this_run_made_is_copied_onto() {
     assert_eq!(verdict(&create(pod("copy", &claim.name)), &books, &Fresh::default()), YES);
     assert_eq!(verdict(&create(pod("copy", "data")), &books, &Fresh::default()), NO);
 }
+
+/// A5 of the ancestor: the policy of the target went back to Delete although a thief had it; the bytes went with the thief.
+#[test]
+fn thief_then_policy_reset() {
+    let thief = claim_named("thief", "t9", "new");
+    let target = volume_named("new", "Retain", Some(("thief", "t9")), "Bound");
+    let rightful = claim_named("data", "c2", "new");
+    let ours = volume_named("new", "Retain", Some(("data", "c2")), "Bound");
+    let mut books = Books::default();
+    for fact in [retained("old"), temporary(), verified()] {
+        books.take(fact);
+    }
+    books.swapped.insert("old".into(), Swapped { claim: PvcRef::new("shop", "data"), uid: "c2".into(), target: "new".into() });
+    for (volume, claim, want) in [(target, thief, NO), (ours, rightful, YES)] {
+        let fresh = Fresh { claim: Some(claim), ..of(&volume) };
+        let write = patch(&volume, json!({"spec": {"persistentVolumeReclaimPolicy": "Delete"}}));
+        assert_eq!(verdict(&write, &books, &fresh), want, "{volume}");
+    }
+}

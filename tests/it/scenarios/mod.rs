@@ -1,5 +1,6 @@
 //! What users do, each a test: real pods that would notice a lost write, real volumes, the real program.
 
+mod ancestor;
 mod crashes;
 mod faults;
 mod guards;

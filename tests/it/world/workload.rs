@@ -112,6 +112,11 @@ impl World {
     /// Scales an exercise workload to zero and waits until no pod of it is left.
     pub async fn stop_workload(&self, kind: &str, name: &str) {
         self.scale(kind, name, 0).await;
+        self.gone_pods(name).await;
+    }
+
+    /// Waits until an exercise workload has no pod.
+    pub async fn gone_pods(&self, name: &str) {
         let (ns, short) = self.split(name);
         let none = async || {
             let pods = self.list("Pod").await;
