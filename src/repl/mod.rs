@@ -140,5 +140,6 @@ fn session(host: &Host, args: Json, cancel: CancellationToken) -> Arc<Session> {
         voice: host.voice.clone(),
         args,
         yes: host.yes,
+        resumed: false,
     })
 }
