@@ -50,22 +50,13 @@ pub fn main(global: &Global) -> Result<(), Failure> {
         vigils: Arc::new(Vigils::default()),
         cancel: CancellationToken::new(),
     };
-    let host = Host {
-        door,
-        runtime: runtime.handle().clone(),
-        voice: ui::voice(global),
-        yes: global.yes,
-    };
+    let host = Host { door, runtime: runtime.handle().clone(), voice: ui::voice(global), yes: global.yes };
     let repl = Repl::new(script, host);
     // Scripts may nest calls deeper than the first thread's stack allows.
     let ended = std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .name("repl".into())
-            .stack_size(session::STACK_BYTES);
+        let thread = std::thread::Builder::new().name("repl".into()).stack_size(session::STACK_BYTES);
         match thread.spawn_scoped(scope, || converse(global, repl, input, &journal, &running)) {
-            Ok(handle) => handle
-                .join()
-                .unwrap_or_else(|_| Err(Problem::bug("the prompt's thread panicked").into())),
+            Ok(handle) => handle.join().unwrap_or_else(|_| Err(Problem::bug("the prompt's thread panicked").into())),
             Err(e) => Err(Problem::local("no thread can be started", &e).into()),
         }
     });
@@ -132,35 +123,18 @@ fn converse(
                     }
                 }
                 if journal.writes() > writes {
-                    ui::talk(&format!(
-                        "part of it was done: pvmigrate runs show {} tells what",
-                        journal.run()
-                    ));
+                    ui::talk(&format!("part of it was done: pvmigrate runs show {} tells what", journal.run()));
                 }
             }
             Err(problems) => {
                 let kind = problems.first().map_or(Kind::Bug, |problem| problem.kind);
                 let code = exit_code(kind, journal.has_changed());
-                let last = if journal.has_changed() {
-                    Vec::new()
-                } else {
-                    vec!["nothing was changed".to_owned()]
-                };
-                return Err(Failure {
-                    problems,
-                    sources: repl.sources(),
-                    last,
-                    code,
-                });
+                let last = if journal.has_changed() { Vec::new() } else { vec!["nothing was changed".to_owned()] };
+                return Err(Failure { problems, sources: repl.sources(), last, code });
             }
         }
         if told_to_end {
-            return Err(Failure {
-                problems: Vec::new(),
-                sources: Vec::new(),
-                last: Vec::new(),
-                code: 130,
-            });
+            return Err(Failure { problems: Vec::new(), sources: Vec::new(), last: Vec::new(), code: 130 });
         }
     }
 }

@@ -66,11 +66,7 @@ impl Input {
         }
         // The first session of a cluster has none.
         let _ = editor.load_history(&history);
-        Ok(Input::Terminal(Box::new(Terminal {
-            editor,
-            history,
-            prompt: prompt(reached.cluster.context()),
-        })))
+        Ok(Input::Terminal(Box::new(Terminal { editor, history, prompt: prompt(reached.cluster.context()) })))
     }
 
     pub fn is_terminal(&self) -> bool {
@@ -115,10 +111,8 @@ fn plain(reader: &Reader) -> Result<Typed, Problem> {
     let mut text = String::new();
     loop {
         let mut line = String::new();
-        let read = std::io::stdin()
-            .lock()
-            .read_line(&mut line)
-            .map_err(|e| Problem::local("stdin cannot be read", &e))?;
+        let read =
+            std::io::stdin().lock().read_line(&mut line).map_err(|e| Problem::local("stdin cannot be read", &e))?;
         text.push_str(&line);
         match (read, text.trim().is_empty()) {
             (0, true) => return Ok(Typed::End),
@@ -135,10 +129,7 @@ fn prompt(context: &str) -> String {
     if length <= LONGEST_PROMPT {
         return format!("{context}> ");
     }
-    format!(
-        "…{}> ",
-        context.chars().skip(length - LONGEST_PROMPT + 1).collect::<String>()
-    )
+    format!("…{}> ", context.chars().skip(length - LONGEST_PROMPT + 1).collect::<String>())
 }
 
 /// What rustyline asks while a line is typed. It answers from memory.
@@ -160,11 +151,7 @@ impl Validator for Assistant {
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
         let text = context.input();
         let whole = meta::is_word(text) || !self.reader.goes_on(text);
-        Ok(if whole {
-            ValidationResult::Valid(None)
-        } else {
-            ValidationResult::Incomplete
-        })
+        Ok(if whole { ValidationResult::Valid(None) } else { ValidationResult::Incomplete })
     }
 }
 
@@ -175,9 +162,6 @@ mod tests {
     #[test]
     fn long_contexts_show_their_end() {
         assert_eq!(prompt("kind"), "kind> ");
-        assert_eq!(
-            prompt("arn:aws:eks:eu-central-1:123456789012:cluster/shop"),
-            "…ral-1:123456789012:cluster/shop> "
-        );
+        assert_eq!(prompt("arn:aws:eks:eu-central-1:123456789012:cluster/shop"), "…ral-1:123456789012:cluster/shop> ");
     }
 }

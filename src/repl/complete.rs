@@ -25,9 +25,7 @@ pub struct Known {
 /// Where the word under the cursor begins (in bytes), and what it may become.
 pub fn candidates(line: &str, at: usize, known: &Known) -> (usize, Vec<String>) {
     let typed = &line[..at];
-    let begin = typed
-        .rfind(|c: char| !(c.is_alphanumeric() || c == '_'))
-        .map_or(0, |i| i + letter(typed, i));
+    let begin = typed.rfind(|c: char| !(c.is_alphanumeric() || c == '_')).map_or(0, |i| i + letter(typed, i));
     let (before, word) = typed.split_at(begin);
     let offer = |all: Vec<String>| {
         let mut fitting: Vec<String> = all.into_iter().filter(|one| one.starts_with(word)).collect();
@@ -56,9 +54,7 @@ pub fn candidates(line: &str, at: usize, known: &Known) -> (usize, Vec<String>) 
     if let Some(call) = open.options_of
         && matches!(before.trim_end().chars().last(), Some('{' | ','))
     {
-        let options = primitives::find(&call)
-            .into_iter()
-            .flat_map(|primitive| primitive.options);
+        let options = primitives::find(&call).into_iter().flat_map(|primitive| primitive.options);
         return offer(options.map(|option| format!("{}: ", option.name)).collect());
     }
     let mut all: Vec<String> = primitives::names().map(|name| format!("{name}(")).collect();
@@ -74,9 +70,7 @@ fn letter(text: &str, at: usize) -> usize {
 
 /// What is known of the variable that ends the text; of longer paths nothing is.
 fn fields(owner: &str, known: &Known) -> Vec<String> {
-    let begin = owner
-        .rfind(|c: char| !(c.is_alphanumeric() || c == '_'))
-        .map_or(0, |i| i + letter(owner, i));
+    let begin = owner.rfind(|c: char| !(c.is_alphanumeric() || c == '_')).map_or(0, |i| i + letter(owner, i));
     if owner[..begin].ends_with('.') {
         return Vec::new();
     }
@@ -130,10 +124,7 @@ fn open_at(text: &str) -> Open {
         [.., ('(', function), ('#', _)] => Some(function.clone()),
         _ => None,
     };
-    Open {
-        in_string: quote.is_some(),
-        options_of,
-    }
+    Open { in_string: quote.is_some(), options_of }
 }
 
 #[cfg(test)]
@@ -181,15 +172,7 @@ mod tests {
     fn the_word_under_the_cursor_is_replaced_and_letters_of_any_kind_are_whole() {
         assert_eq!(
             candidates("é; list_pvs", 8, &known()),
-            (
-                4,
-                vec![
-                    "list_objects(".into(),
-                    "list_pvcs(".into(),
-                    "list_pvs(".into(),
-                    "list_scs(".into()
-                ]
-            )
+            (4, vec!["list_objects(".into(), "list_pvcs(".into(), "list_pvs(".into(), "list_scs(".into()])
         );
     }
 }

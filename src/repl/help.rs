@@ -14,21 +14,11 @@ pub fn overview() -> String {
         ("These change the cluster, at once", primitives::Effect::Write),
         ("These give data up", primitives::Effect::Free),
     ] {
-        section(
-            &mut text,
-            title,
-            primitives::all()
-                .filter(|p| p.effect == effect)
-                .map(|p| (p.name, first(p.doc))),
-        );
+        section(&mut text, title, primitives::all().filter(|p| p.effect == effect).map(|p| (p.name, first(p.doc))));
     }
     section(&mut text, "Language", CONTROLS.iter().map(|c| (c.name, first(c.doc))));
     let words: Vec<(String, &str)> = WORDS.iter().map(|word| (word.usage(), word.doc)).collect();
-    section(
-        &mut text,
-        "Words of the prompt",
-        words.iter().map(|(usage, doc)| (usage.as_str(), *doc)),
-    );
+    section(&mut text, "Words of the prompt", words.iter().map(|(usage, doc)| (usage.as_str(), *doc)));
     text.push_str("\nMore of one: :help NAME");
     text
 }
@@ -43,9 +33,7 @@ fn section<'a>(text: &mut String, title: &str, entries: impl Iterator<Item = (&'
 /// The first sentence.
 fn first(doc: &str) -> &str {
     let line = doc.lines().next().unwrap_or_default();
-    line.split_once(". ")
-        .map_or(line, |(sentence, _)| sentence)
-        .trim_end_matches('.')
+    line.split_once(". ").map_or(line, |(sentence, _)| sentence).trim_end_matches('.')
 }
 
 /// Everything about one name. `builtins` are the signatures of the language's own functions.
@@ -68,10 +56,7 @@ pub fn of(name: &str, builtins: &[String]) -> Result<String, Problem> {
     if !found.is_empty() {
         found.sort_unstable();
         found.dedup();
-        return Ok(format!(
-            "{}\n\n`{name}` is part of the language: https://rhai.rs/book",
-            found.join("\n")
-        ));
+        return Ok(format!("{}\n\n`{name}` is part of the language: https://rhai.rs/book", found.join("\n")));
     }
     let mut problem = Problem::usage(format!("there is no `{}`", names::plain(name)));
     if let Some(word) = names::did_you_mean(name, primitives::names().chain(WORDS.iter().map(|word| word.name))) {
@@ -91,25 +76,11 @@ fn one_primitive(p: &Primitive) -> String {
     if !p.options.is_empty() {
         text.push_str("\nOptions:\n");
         for option in p.options {
-            text.push_str(&format!(
-                "  {:<14} {:<8} {}\n",
-                option.name,
-                option.ty.word(),
-                option.doc
-            ));
+            text.push_str(&format!("  {:<14} {:<8} {}\n", option.name, option.ty.word(), option.doc));
         }
     }
-    let rights: Vec<String> = p
-        .rights
-        .iter()
-        .map(|(verb, group, resource)| right(verb, group, resource))
-        .collect();
-    text.push_str(&format!(
-        "\nIt {}. Rights: {}\n\nExample:\n  {}\n",
-        p.effect.word(),
-        rights.join(", "),
-        p.example
-    ));
+    let rights: Vec<String> = p.rights.iter().map(|(verb, group, resource)| right(verb, group, resource)).collect();
+    text.push_str(&format!("\nIt {}. Rights: {}\n\nExample:\n  {}\n", p.effect.word(), rights.join(", "), p.example));
     text
 }
 
@@ -119,11 +90,7 @@ fn one_control(c: &Control) -> String {
 
 /// `patch deployments.apps`
 pub fn right(verb: &str, group: &str, resource: &str) -> String {
-    if group.is_empty() {
-        format!("{verb} {resource}")
-    } else {
-        format!("{verb} {resource}.{group}")
-    }
+    if group.is_empty() { format!("{verb} {resource}") } else { format!("{verb} {resource}.{group}") }
 }
 
 #[cfg(test)]
@@ -145,11 +112,7 @@ mod tests {
             assert!(text.contains(part), "{text}");
         }
         assert!(of(":save", &[]).unwrap().starts_with(":save FILE"));
-        assert!(
-            of("filter", &["filter(array: &mut Array, f: FnPtr) -> Array".into()])
-                .unwrap()
-                .contains("FnPtr")
-        );
+        assert!(of("filter", &["filter(array: &mut Array, f: FnPtr) -> Array".into()]).unwrap().contains("FnPtr"));
         assert_eq!(of("scal", &[]).unwrap_err().hints[0], "did you mean `scale`?");
     }
 }

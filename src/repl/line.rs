@@ -62,9 +62,7 @@ fn offset(text: &str, position: Position) -> Option<usize> {
         line => text.match_indices('\n').nth(line - 2)?.0 + 1,
     };
     let line = text[begin..].split('\n').next().unwrap_or_default();
-    line.char_indices()
-        .nth(position.position()?.checked_sub(1)?)
-        .map(|(at, _)| begin + at)
+    line.char_indices().nth(position.position()?.checked_sub(1)?).map(|(at, _)| begin + at)
 }
 
 /// Makes `_` a name at the prompt. In Rhai it is the last arm of a switch and nothing else; there it stays that.
@@ -91,10 +89,7 @@ impl Underscore {
 
     /// From here on this text is compiled: in anything else, such as modules, nothing is changed.
     pub fn open(&self, text: &str) {
-        *self.lock() = Some(Typed {
-            text: text.to_owned(),
-            used: Vec::new(),
-        });
+        *self.lock() = Some(Typed { text: text.to_owned(), used: Vec::new() });
     }
 
     /// Returns where `_` was used as a name.
@@ -114,10 +109,8 @@ impl Underscore {
             return false;
         };
         let rest = typed.text[at..].trim_start_matches('_').trim_start();
-        let is_arm = rest.starts_with("=>")
-            || rest
-                .strip_prefix("if")
-                .is_some_and(|rest| rest.starts_with(char::is_whitespace));
+        let is_arm =
+            rest.starts_with("=>") || rest.strip_prefix("if").is_some_and(|rest| rest.starts_with(char::is_whitespace));
         if !is_arm {
             typed.used.push(at);
         }

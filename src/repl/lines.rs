@@ -56,9 +56,7 @@ pub struct Prepared {
 
 impl Lines {
     pub fn new(script: Script) -> Self {
-        let Script {
-            mut engine, sources, ..
-        } = script;
+        let Script { mut engine, sources, .. } = script;
         let underscore = Underscore::allow(&mut engine);
         Lines {
             engine,
@@ -101,12 +99,7 @@ impl Lines {
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Prepared {
-            ast: whole,
-            kept,
-            line: before + 1,
-            options: args::otherwise(&options),
-        })
+        Ok(Prepared { ast: whole, kept, line: before + 1, options: args::otherwise(&options) })
     }
 
     /// Runs a line on this thread. What it named stays if it succeeds.
@@ -116,8 +109,7 @@ impl Lines {
     pub fn run(&mut self, line: Prepared, tag: Dynamic, cancel: &CancellationToken) -> Result<Dynamic, Problem> {
         self.engine.set_default_tag(tag);
         let cancel = cancel.clone();
-        self.engine
-            .on_progress(move |_| cancel.is_cancelled().then_some(Dynamic::UNIT));
+        self.engine.on_progress(move |_| cancel.is_cancelled().then_some(Dynamic::UNIT));
         let named = self.scope.len();
         let result = match value(&self.engine, &mut self.scope, &line.ast, NAME) {
             Ok(value) => value.flatten(),
@@ -167,26 +159,15 @@ impl Lines {
     /// Names and texts that places point into.
     pub fn sources(&self) -> Vec<(String, String)> {
         let imported = self.sources.all().into_iter().map(|source| (source.name, source.text));
-        std::iter::once((NAME.to_owned(), self.text.clone()))
-            .chain(imported)
-            .collect()
+        std::iter::once((NAME.to_owned(), self.text.clone())).chain(imported).collect()
     }
 
     /// What completion may offer.
     pub fn known(&self) -> Known {
-        let functions = self
-            .functions
-            .iter_functions()
-            .map(|f| f.name.to_owned())
-            .filter(|name| !name.starts_with("anon$"));
-        let variables = self
-            .scope
-            .iter()
-            .map(|(name, _, value)| (name.to_owned(), fields(&value.flatten())));
-        Known {
-            variables: variables.collect(),
-            functions: functions.collect(),
-        }
+        let functions =
+            self.functions.iter_functions().map(|f| f.name.to_owned()).filter(|name| !name.starts_with("anon$"));
+        let variables = self.scope.iter().map(|(name, _, value)| (name.to_owned(), fields(&value.flatten())));
+        Known { variables: variables.collect(), functions: functions.collect() }
     }
 }
 
@@ -197,11 +178,7 @@ fn fields(value: &Dynamic) -> Vec<String> {
     if let Some(map) = value.read_lock::<Map>() {
         return map.keys().map(ToString::to_string).collect();
     }
-    if value.is::<Array>() {
-        OF_ARRAYS.iter().map(|name| (*name).to_owned()).collect()
-    } else {
-        Vec::new()
-    }
+    if value.is::<Array>() { OF_ARRAYS.iter().map(|name| (*name).to_owned()).collect() } else { Vec::new() }
 }
 
 /// A result as JSON; what JSON cannot hold by its type.
@@ -256,10 +233,7 @@ mod tests {
             ("twice.call(add, 1)", "5"),
             ("import \"std/choose\" as choose;", "null"),
             // The module is still known, or this would be an undefined one.
-            (
-                "choose::nothing()",
-                "failed in line 11: there is no function `choose::nothing ()`",
-            ),
+            ("choose::nothing()", "failed in line 11: there is no function `choose::nothing ()`"),
             ("chose::nothing()", "refused: undefined module: chose"),
         ]);
     }

@@ -10,31 +10,11 @@ pub struct Entry {
 }
 
 pub const WORDS: &[Entry] = &[
-    Entry {
-        name: "help",
-        takes: "[NAME]",
-        doc: "List all words, or tell one in full",
-    },
-    Entry {
-        name: "yaml",
-        takes: "EXPR",
-        doc: "Show a value whole, as YAML",
-    },
-    Entry {
-        name: "json",
-        takes: "EXPR",
-        doc: "Show a value whole, as JSON",
-    },
-    Entry {
-        name: "save",
-        takes: "FILE",
-        doc: "Write the lines that succeeded as a script; an existing file stays",
-    },
-    Entry {
-        name: "quit",
-        takes: "",
-        doc: "End the session, as Ctrl-D does",
-    },
+    Entry { name: "help", takes: "[NAME]", doc: "List all words, or tell one in full" },
+    Entry { name: "yaml", takes: "EXPR", doc: "Show a value whole, as YAML" },
+    Entry { name: "json", takes: "EXPR", doc: "Show a value whole, as JSON" },
+    Entry { name: "save", takes: "FILE", doc: "Write the lines that succeeded as a script; an existing file stays" },
+    Entry { name: "quit", takes: "", doc: "End the session, as Ctrl-D does" },
 ];
 
 impl Entry {
@@ -97,10 +77,7 @@ mod tests {
         assert_eq!(parse(":help").unwrap(), Word::Help(None));
         assert_eq!(parse("  :help  scale ").unwrap(), Word::Help(Some("scale".into())));
         assert_eq!(parse(":save my move.rhai").unwrap(), Word::Save("my move.rhai".into()));
-        assert_eq!(
-            parse(":yaml get_sc(\"slow\")").unwrap(),
-            Word::Yaml("get_sc(\"slow\")".into())
-        );
+        assert_eq!(parse(":yaml get_sc(\"slow\")").unwrap(), Word::Yaml("get_sc(\"slow\")".into()));
         assert_eq!(parse(":quit").unwrap(), Word::Quit);
         for (line, message, hint) in [
             (":hlp", "there is no word `:hlp`", "did you mean `:help`?"),

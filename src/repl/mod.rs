@@ -55,11 +55,7 @@ pub struct Repl {
 impl Repl {
     pub fn new(script: Script, host: Host) -> Self {
         let branch = Branch::root(session(&host, Json::Null, CancellationToken::new()), "root");
-        Repl {
-            lines: Lines::new(script),
-            host,
-            branch,
-        }
+        Repl { lines: Lines::new(script), host, branch }
     }
 
     /// Does what a line says.
@@ -73,16 +69,13 @@ impl Repl {
         let one = |problem: Problem| vec![problem];
         match meta::parse(line).map_err(one)? {
             Word::Help(None) => Ok(Answer::Text(help::overview())),
-            Word::Help(Some(name)) => help::of(&name, &self.lines.engine.gen_fn_signatures(true))
-                .map(Answer::Text)
-                .map_err(one),
+            Word::Help(Some(name)) => {
+                help::of(&name, &self.lines.engine.gen_fn_signatures(true)).map(Answer::Text).map_err(one)
+            }
             Word::Yaml(expr) => self.evaluate(&expr, cancel).map(Answer::Yaml),
             Word::Json(expr) => self.evaluate(&expr, cancel).map(Answer::Json),
             Word::Save(file) => {
-                let about = format!(
-                    "Typed at the prompt on {}.",
-                    self.host.door.cluster.context().replace('\n', " ")
-                );
+                let about = format!("Typed at the prompt on {}.", self.host.door.cluster.context().replace('\n', " "));
                 let text = save::script(self.lines.kept(), &about).map_err(one)?;
                 Ok(Answer::Save { file, text })
             }
@@ -96,15 +89,8 @@ impl Repl {
         self.branch = self.branch.continued(session);
         let (_, id) = self.branch.next();
         let at = format!("{}:{}", lines::NAME, line.line);
-        self.host
-            .door
-            .journal
-            .observe(&id, "line", "", &at, typed.into())
-            .map_err(|problem| vec![problem])?;
-        let value = self
-            .lines
-            .run(line, self.branch.tag(), cancel)
-            .map_err(|problem| vec![problem])?;
+        self.host.door.journal.observe(&id, "line", "", &at, typed.into()).map_err(|problem| vec![problem])?;
+        let value = self.lines.run(line, self.branch.tag(), cancel).map_err(|problem| vec![problem])?;
         Ok(lines::plain(&value))
     }
 
@@ -120,13 +106,7 @@ impl Repl {
 }
 
 fn session(host: &Host, args: Json, cancel: CancellationToken) -> Arc<Session> {
-    let Door {
-        cluster,
-        journal,
-        ledger,
-        vigils,
-        ..
-    } = &host.door;
+    let Door { cluster, journal, ledger, vigils, .. } = &host.door;
     let door = Door {
         cluster: cluster.clone(),
         journal: journal.clone(),

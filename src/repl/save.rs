@@ -27,10 +27,7 @@ pub fn script(lines: &[Kept], about: &str) -> Result<String, Problem> {
                 own.replace_range(*at..*at + 1, &name(from));
             }
         }
-        if lines
-            .iter()
-            .any(|other| other.of == Some(index) && !other.uses.is_empty())
-        {
+        if lines.iter().any(|other| other.of == Some(index) && !other.uses.is_empty()) {
             own = format!("let {} = {own}", name(index));
         }
         text.push_str(&own);
@@ -69,12 +66,7 @@ mod tests {
     use super::*;
 
     fn kept(text: &str, of: Option<usize>, uses: &[usize], is_expression: bool) -> Kept {
-        Kept {
-            text: text.into(),
-            uses: uses.to_vec(),
-            of,
-            is_expression,
-        }
+        Kept { text: text.into(), uses: uses.to_vec(), of, is_expression }
     }
 
     #[test]
@@ -94,10 +86,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_named_is_said() {
-        let lines = [
-            kept("let a = 1; a", None, &[], false),
-            kept("_ + 1", Some(0), &[0], true),
-        ];
+        let lines = [kept("let a = 1; a", None, &[], false), kept("_ + 1", Some(0), &[0], true)];
         assert!(script(&lines, "Typed.").unwrap_err().message.ends_with("let a = 1; a"));
     }
 }

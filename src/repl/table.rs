@@ -20,11 +20,9 @@ pub fn show(value: &Json) -> Option<String> {
             let columns = filled(&rows);
             render_table(&Json::Array(rows), Some(&columns))
         }
-        Json::Array(items) if items.iter().all(|item| !item.is_object() && !item.is_array()) => items
-            .iter()
-            .filter_map(|item| show(item).or(Some("()".into())))
-            .collect::<Vec<_>>()
-            .join("\n"),
+        Json::Array(items) if items.iter().all(|item| !item.is_object() && !item.is_array()) => {
+            items.iter().filter_map(|item| show(item).or(Some("()".into()))).collect::<Vec<_>>().join("\n")
+        }
         Json::Object(_) if is_object(value) => workload::reference(value).to_string(),
         Json::Object(map) if map.is_empty() => "#{}".into(),
         Json::Object(_) | Json::Array(_) => names::plain(yaml(&brief(value)).trim_end()),
@@ -40,11 +38,7 @@ pub fn yaml(value: &Json) -> String {
 /// Objects of one kind with the columns of that kind; of several kinds by name.
 fn objects(items: &[Json]) -> String {
     let kind = text(&items[0], "/kind");
-    let kind = if items.iter().all(|item| text(item, "/kind") == kind) {
-        kind
-    } else {
-        ""
-    };
+    let kind = if items.iter().all(|item| text(item, "/kind") == kind) { kind } else { "" };
     let rows: Vec<Json> = items.iter().map(|item| columns(item, kind)).collect();
     render_table(&Json::Array(rows), None)
 }
@@ -75,19 +69,13 @@ fn columns(object: &Json, kind: &str) -> Json {
         "PersistentVolumeClaim" => {
             let pvc = Pvc(object);
             put("class", pvc.class().into());
-            put(
-                "size",
-                human_bytes(pvc.capacity_bytes().max(pvc.request_bytes())).into(),
-            );
+            put("size", human_bytes(pvc.capacity_bytes().max(pvc.request_bytes())).into());
             put("phase", pvc.phase().into());
             put("modes", pvc.modes().join(",").into());
             put("volume", pvc.volume().into());
         }
         "StorageClass" => {
-            let default = text(
-                object,
-                "/metadata/annotations/storageclass.kubernetes.io~1is-default-class",
-            ) == "true";
+            let default = text(object, "/metadata/annotations/storageclass.kubernetes.io~1is-default-class") == "true";
             put("default", if default { "yes" } else { "" }.into());
             put("provisioner", text(object, "/provisioner").into());
             put(
@@ -101,10 +89,7 @@ fn columns(object: &Json, kind: &str) -> Json {
             put("binding", text(object, "/volumeBindingMode").into());
         }
         "Deployment" | "StatefulSet" | "ReplicaSet" => {
-            put(
-                "ready",
-                format!("{}/{}", workload::ready_replicas(object), workload::replicas(object)).into(),
-            );
+            put("ready", format!("{}/{}", workload::ready_replicas(object), workload::replicas(object)).into());
         }
         "Pod" => {
             put("phase", text(object, "/status/phase").into());
@@ -119,25 +104,13 @@ fn columns(object: &Json, kind: &str) -> Json {
 fn row(map: &Json) -> Json {
     let cell = |value: &Json| match brief(value) {
         Json::Array(items) => {
-            let words: Vec<String> = items
-                .iter()
-                .map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned))
-                .collect();
-            if words.is_empty() {
-                Json::Null
-            } else {
-                words.join(", ").into()
-            }
+            let words: Vec<String> =
+                items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned)).collect();
+            if words.is_empty() { Json::Null } else { words.join(", ").into() }
         }
         other => other,
     };
-    Json::Object(
-        map.as_object()
-            .into_iter()
-            .flatten()
-            .map(|(key, value)| (key.clone(), cell(value)))
-            .collect(),
-    )
+    Json::Object(map.as_object().into_iter().flatten().map(|(key, value)| (key.clone(), cell(value))).collect())
 }
 
 /// The columns of maps: what names a row comes first; a column with nothing in it is left out.
@@ -175,24 +148,14 @@ mod tests {
     }
 
     fn words(value: &Json) -> Vec<Vec<String>> {
-        show(value)
-            .unwrap()
-            .lines()
-            .map(|line| line.split_whitespace().map(str::to_owned).collect())
-            .collect()
+        show(value).unwrap().lines().map(|line| line.split_whitespace().map(str::to_owned).collect()).collect()
     }
 
     #[test]
     fn objects_of_one_kind_get_its_columns() {
         let table = words(&json!([claim("data"), claim("logs")]));
-        assert_eq!(
-            table[0],
-            ["NAMESPACE", "NAME", "CLASS", "SIZE", "PHASE", "MODES", "VOLUME"]
-        );
-        assert_eq!(
-            (table[1][1].as_str(), table[1][2].as_str(), table[2][1].as_str()),
-            ("data", "slow", "logs")
-        );
+        assert_eq!(table[0], ["NAMESPACE", "NAME", "CLASS", "SIZE", "PHASE", "MODES", "VOLUME"]);
+        assert_eq!((table[1][1].as_str(), table[1][2].as_str(), table[2][1].as_str()), ("data", "slow", "logs"));
     }
 
     #[test]
@@ -202,11 +165,7 @@ mod tests {
         let table = words(&json!([claim("data"), web]));
         assert_eq!(
             table,
-            [
-                ["KIND", "NAMESPACE", "NAME"],
-                ["PersistentVolumeClaim", "shop", "data"],
-                ["Deployment", "shop", "web"]
-            ]
+            [["KIND", "NAMESPACE", "NAME"], ["PersistentVolumeClaim", "shop", "data"], ["Deployment", "shop", "web"]]
         );
     }
 
@@ -220,10 +179,7 @@ mod tests {
             (json!({}), Some("#{}")),
             (json!(["a", 1, null]), Some("a\n1\n()")),
             (claim("data"), Some("PersistentVolumeClaim:shop/data")),
-            (
-                json!({"claims": [claim("data")], "n": 1}),
-                Some("claims:\n- PersistentVolumeClaim:shop/data\nn: 1"),
-            ),
+            (json!({"claims": [claim("data")], "n": 1}), Some("claims:\n- PersistentVolumeClaim:shop/data\nn: 1")),
         ] {
             assert_eq!(show(&value).as_deref(), want, "{value}");
         }
@@ -233,13 +189,6 @@ mod tests {
     fn maps_become_rows_with_lists_in_one_cell() {
         let table = words(&json!([{"claims": [claim("data"), claim("logs")], "key": "u", "pods": []}]));
         assert_eq!(table[0], ["KEY", "CLAIMS"]);
-        assert_eq!(
-            table[1],
-            [
-                "u",
-                "PersistentVolumeClaim:shop/data,",
-                "PersistentVolumeClaim:shop/logs"
-            ]
-        );
+        assert_eq!(table[1], ["u", "PersistentVolumeClaim:shop/data,", "PersistentVolumeClaim:shop/logs"]);
     }
 }

@@ -52,9 +52,7 @@ mod tests {
 
     #[test]
     fn what_others_did_is_told_and_what_we_did_is_not() {
-        let claim = |name: &str, uid: &str, class: &str| {
-            json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name, "namespace": "shop", "uid": uid}, "spec": {"c": class}})
-        };
+        let claim = |name: &str, uid: &str, class: &str| json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name, "namespace": "shop", "uid": uid}, "spec": {"c": class}});
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "shop"}});
         let before = json!([{"claims": [claim("a", "1", "x"), claim("b", "2", "x"), claim("c", "3", "x"), claim("mine", "4", "x")], "pods": [pod]}]);
         let now = json!([{"claims": [claim("a", "1", "y"), claim("b", "9", "x"), claim("d", "5", "x"), claim("mine", "8", "z")], "pods": []}]);

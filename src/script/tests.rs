@@ -73,7 +73,14 @@ impl Stage {
             cancel: self.cancel.clone(),
         };
         let args = args::otherwise(&script.options);
-        let session = Arc::new(Session { door, runtime: self.runtime.handle().clone(), voice: ear.clone(), args, yes: true, resumed: false });
+        let session = Arc::new(Session {
+            door,
+            runtime: self.runtime.handle().clone(),
+            voice: ear.clone(),
+            args,
+            yes: true,
+            resumed: false,
+        });
         let result = std::thread::scope(|scope| scope.spawn(|| script.run(&session, "root")).join().unwrap());
         let said = ear.0.lock().unwrap().clone();
         (result, said)
@@ -81,8 +88,10 @@ impl Stage {
 
     fn ids(&self) -> Vec<String> {
         let text = std::fs::read_to_string(self.dir.path().join("journal.jsonl")).unwrap();
-        let mut ids: Vec<String> =
-            text.lines().map(|line| serde_json::from_str::<Json>(line).unwrap()["id"].as_str().unwrap().to_owned()).collect();
+        let mut ids: Vec<String> = text
+            .lines()
+            .map(|line| serde_json::from_str::<Json>(line).unwrap()["id"].as_str().unwrap().to_owned())
+            .collect();
         ids.sort();
         ids.dedup();
         ids
@@ -99,11 +108,24 @@ fn value(text: &str) -> Json {
 #[test]
 fn branches_are_named_by_their_items_and_results_keep_their_order() {
     let stage = Stage::new();
-    let (result, _) = stage.run("parallel_map([\"b\", \"a\"], 2, |x| { now(); step(\"in\", || now() > 0); x + \"!\" })");
+    let (result, _) =
+        stage.run("parallel_map([\"b\", \"a\"], 2, |x| { now(); step(\"in\", || now() > 0); x + \"!\" })");
     assert_eq!(result.unwrap(), json!(["b!", "a!"]));
     assert_eq!(
         stage.ids(),
-        ["root/1", "root/1~a", "root/1~a/1", "root/1~a/2", "root/1~a/2~in", "root/1~a/2~in/1", "root/1~b", "root/1~b/1", "root/1~b/2", "root/1~b/2~in", "root/1~b/2~in/1"]
+        [
+            "root/1",
+            "root/1~a",
+            "root/1~a/1",
+            "root/1~a/2",
+            "root/1~a/2~in",
+            "root/1~a/2~in/1",
+            "root/1~b",
+            "root/1~b/1",
+            "root/1~b/2",
+            "root/1~b/2~in",
+            "root/1~b/2~in/1"
+        ]
     );
 }
 
@@ -128,7 +150,8 @@ fn a_changed_script_is_noticed_and_cannot_be_caught() {
 
 #[test]
 fn a_failed_branch_stops_the_others_from_beginning_and_is_told() {
-    let (result, _) = Stage::new().run("parallel_each([\"a\", \"b\", \"c\"], 1, |x| { if x == \"a\" { throw \"no a\"; } log(x); })");
+    let (result, _) =
+        Stage::new().run("parallel_each([\"a\", \"b\", \"c\"], 1, |x| { if x == \"a\" { throw \"no a\"; } log(x); })");
     let problem = result.unwrap_err();
     assert_eq!((problem.kind, problem.message.as_str()), (Kind::Thrown, "no a"));
     assert_eq!(problem.source, ["2 of 3 were not begun"]);
@@ -138,7 +161,10 @@ fn a_failed_branch_stops_the_others_from_beginning_and_is_told() {
 #[test]
 fn two_items_alike_are_refused() {
     assert_eq!(value("parallel_each([\"a\", \"a\"], 2, |x| x)"), json!("Usage: two items are called `a`"));
-    assert_eq!(value("parallel_each([#{x: 1}], 1, |x| x)"), json!("Usage: an item must be an object of the cluster, a string, or a map with a `key`"));
+    assert_eq!(
+        value("parallel_each([#{x: 1}], 1, |x| x)"),
+        json!("Usage: an item must be an object of the cluster, a string, or a map with a `key`")
+    );
     assert_eq!(value("parallel_map([1], 0, |x| x)"), json!("Usage: parallel_map runs 1 to 256 items at once, not 0"));
 }
 

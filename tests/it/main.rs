@@ -1,7 +1,16 @@
 //! The one test binary: `cargo test` runs what needs no cluster; with one,
 //! `PVMIGRATE_TEST_CLUSTER=…/cluster cargo test -- --ignored real --test-threads 6` runs the rest.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "tests say what they see, and panic"
+)]
 
+mod cli;
 mod cli_repl;
+mod docs;
 mod scenarios;
+mod tidy;
 mod world;
 mod world_test;

@@ -98,7 +98,11 @@ cluster_test!(no_source_delete_by_default, async |w: &World| {
     done.says(&dir.to_string_lossy()).done();
     shop.has_moved().await;
     assert!(w.digest_of_pv(&shop.source).paths().contains(&"precious"));
-    assert_eq!(count(&w.events(), |event| event["write"]["verb"] == "delete" && event["write"]["gvk"]["kind"] == "PersistentVolume"), 0);
+    assert_eq!(
+        count(&w.events(), |event| event["write"]["verb"] == "delete"
+            && event["write"]["gvk"]["kind"] == "PersistentVolume"),
+        0
+    );
 });
 
 // A7. A volume that was made by hand and bound by name has no annotations at all.
@@ -113,7 +117,8 @@ cluster_test!(pv_without_annotations, async |w: &World| {
     w.patch("pv", &volume, json!({"spec": {"claimRef": {"namespace": w.ns, "name": "data"}}})).await;
     let resources = json!({"requests": {"storage": "64Mi"}});
     let spec = json!({"storageClassName": from, "accessModes": ["ReadWriteOnce"], "resources": resources, "volumeName": volume});
-    w.apply(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": spec})).await;
+    w.apply(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": spec}))
+        .await;
     w.exercise_deployment("web", 1, &[("data", "data")], opts().node("node1")).await;
     let to = w.class("fast").await;
     let shop = open(w, from, to).await;
@@ -237,7 +242,8 @@ cluster_test!(claim_metadata_preserved, async |w: &World| {
     let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]});
     let notes = json!({"a.example/note": "it's \"$(x)\"\n\u{fc}", "b": ""});
     let labels = json!({"app": "web", "tier": ""});
-    w.patch("pvc", "data", json!({"metadata": {"labels": labels, "annotations": notes, "ownerReferences": [owner]}})).await;
+    w.patch("pvc", "data", json!({"metadata": {"labels": labels, "annotations": notes, "ownerReferences": [owner]}}))
+        .await;
     w.pvmigrate(&shop.args(&[])).await.succeeds().done();
     let meta = w.get("pvc", "data").await["metadata"].clone();
     assert_eq!(meta["labels"], labels);
@@ -261,7 +267,8 @@ cluster_test!(pod_name_reuse, async |w: &World| {
         "name": "c", "image": "docker.io/e2e/tools:1", "imagePullPolicy": "IfNotPresent",
         "command": ["sh", "-c", "trap 'exit 0' TERM; sleep 100000 & wait"],
     });
-    let spec = json!({"terminationGracePeriodSeconds": 1, "automountServiceAccountToken": false, "containers": [container]});
+    let spec =
+        json!({"terminationGracePeriodSeconds": 1, "automountServiceAccountToken": false, "containers": [container]});
     let theirs = w.apply(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod}, "spec": spec})).await;
     thaw(&run);
     let outcome = run.wait().await;

@@ -7,7 +7,12 @@ use std::time::Duration;
 
 /// Kills the run as soon as an event fits, checks by the journal that the kill came in time, resumes, and wants the end
 /// state of an undisturbed run. `not_yet`, given that event and another, tells what must not have happened by then.
-async fn killed_and_resumed(w: &World, shop: &Shop<'_>, at: impl Fn(&Value) -> bool, not_yet: impl Fn(&Value, &Value) -> bool) {
+async fn killed_and_resumed(
+    w: &World,
+    shop: &Shop<'_>,
+    at: impl Fn(&Value) -> bool,
+    not_yet: impl Fn(&Value, &Value) -> bool,
+) {
     let mut run = shop.start(&[]);
     let at = run.wait_for_event(at).await;
     killed_in_time(w, run, |event| not_yet(&at, event));

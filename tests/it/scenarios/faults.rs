@@ -149,8 +149,7 @@ cluster_test!(a_claim_that_its_statefulset_made_meanwhile_is_adopted, async |w: 
     w.ready("StatefulSet", "db").await;
     let (source, original) = (w.pv_of("data-db-0").await, w.get("pvc", "data-db-0").await);
     let image = w.image();
-    let mut run =
-        w.start(&["run", "sc-migrate", "--source-sc", &from, "--dest-sc", &to, "--yes", "--image", &image]);
+    let mut run = w.start(&["run", "sc-migrate", "--source-sc", &from, "--dest-sc", &to, "--yes", "--image", &image]);
     let deleted = freeze_at(&mut run, |event| is(event, "done", ".delete-original")).await;
     let created = |event: &Value| id(event) == part(&deleted, "create");
     assert_eq!(count(&run.events(), created), 0, "it was frozen too late");
@@ -239,7 +238,8 @@ cluster_test!(every_other_pod_on_the_claim_is_found_before_the_first_change, asy
 cluster_test!(a_right_taken_away_meanwhile_is_named_and_the_run_resumed_with_it, async |w: &World| {
     let shop = shop(w, "slow", "fast").await;
     let deletes = |resource: &str| json!({"apiGroups": [""], "resources": [resource], "verbs": ["delete"]});
-    let most = json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch", "create", "patch", "update"]});
+    let most =
+        json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch", "create", "patch", "update"]});
     let rules = json!([most, deletes("pods"), deletes("persistentvolumeclaims")]);
     let user = w.limited_user(rules).await;
     let role = user.file_stem().expect("it is a file").to_string_lossy().into_owned();

@@ -34,7 +34,8 @@ cluster_test!(no_evil_script_gets_past_the_guards, async |w: &World| {
         let name = script.file_stem().expect("a script has a name").to_string_lossy().into_owned();
         let text = std::fs::read_to_string(&script).expect("it can be read");
         assert!(text.lines().count() <= 10, "{name} is longer than ten lines");
-        let refused = text.lines().find_map(|line| line.strip_prefix("//! refused: ")).expect("it says how it is refused");
+        let refused =
+            text.lines().find_map(|line| line.strip_prefix("//! refused: ")).expect("it says how it is refused");
         let path = script.to_string_lossy();
         let outcome = w.pvmigrate(&["run", &path, "--namespace", &w.ns, "--yes"]).await;
         if !matches!(outcome.code, Some(2..=5)) || !outcome.stderr.contains(refused) {

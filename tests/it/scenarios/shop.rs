@@ -64,10 +64,7 @@ impl Shop<'_> {
         assert_eq!(source["spec"]["claimRef"]["uid"], self.original["metadata"]["uid"]);
         assert_eq!(source["status"]["phase"], "Released");
         let claims: Vec<Value> = w.list("pvc").await.iter().map(|one| one["metadata"]["name"].clone()).collect();
-        assert!(
-            !claims.iter().any(|name| name.as_str().unwrap_or_default().contains("pvmigrate")),
-            "{claims:?}"
-        );
+        assert!(!claims.iter().any(|name| name.as_str().unwrap_or_default().contains("pvmigrate")), "{claims:?}");
         self.runs(1).await;
         assert_eq!(w.leftovers().await, Vec::<String>::new());
     }

@@ -1,0 +1,78 @@
+//! The documents are true: generated ones are current, links resolve, commands and scripts in them run.
+
+use std::path::Path;
+use std::process::Command;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(root().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+fn pvmigrate(args: &[&str], dir: &Path) -> (Option<i32>, String) {
+    let out = Command::new(env!("CARGO_BIN_EXE_pvmigrate"))
+        .args(args)
+        .env_clear()
+        .env("HOME", dir)
+        .env("NO_COLOR", "1")
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&out.stdout).into_owned() + &*String::from_utf8_lossy(&out.stderr);
+    (out.status.code(), text)
+}
+
+#[test]
+fn the_reference_is_what_the_program_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, said) = pvmigrate(&["doc", "--markdown"], dir.path());
+    assert!(
+        said == read("docs/primitives.md"),
+        "docs/primitives.md is old: pvmigrate doc --markdown > docs/primitives.md"
+    );
+}
+
+#[test]
+fn links_lead_somewhere() {
+    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+        for target in read(name).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let local = !target.starts_with("http") && !target.starts_with('#');
+            assert!(!local || root().join(target).exists(), "{name}: {target}");
+        }
+    }
+}
+
+/// Blocks of a language in a Markdown text.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let opening = format!("```{language}\n");
+    text.split(&opening).skip(1).filter_map(|rest| rest.split("```").next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_readmes_console_says_what_is_written_there() {
+    let dir = tempfile::tempdir().unwrap();
+    for block in blocks(&read("README.md"), "console") {
+        let mut want = String::new();
+        let mut got = String::new();
+        for line in block.lines() {
+            match line.strip_prefix("$ pvmigrate ") {
+                Some(words) => got += &pvmigrate(&words.split(' ').collect::<Vec<_>>(), dir.path()).1,
+                None => want += &format!("{line}\n"),
+            }
+        }
+        assert_eq!(got, want);
+    }
+}
+
+#[test]
+fn the_readmes_script_passes_the_checks_and_has_its_options() {
+    let dir = tempfile::tempdir().unwrap();
+    for block in blocks(&read("README.md"), "rhai") {
+        std::fs::write(dir.path().join("mine.rhai"), block).unwrap();
+        assert_eq!(pvmigrate(&["check", "mine.rhai"], dir.path()), (Some(0), "mine.rhai: no faults found\n".into()));
+        let (code, help) = pvmigrate(&["run", "mine.rhai", "--help"], dir.path());
+        assert!(code == Some(0) && help.contains("--in <NAMESPACE>") && help.contains("--least <N>"), "{help}");
+    }
+}
