@@ -102,7 +102,15 @@ fn create(plan: &PodPlan) -> Write {
 /// Deletes this very pod and, if asked, waits until its node let the volumes go.
 async fn remove(door: &Door, id: &StepId, plan: &PodPlan, pod_uid: &str, wait: bool) -> Result<(), Problem> {
     let write = Write { verb: Verb::Delete, body: Json::Null, precondition: Precondition::Uid(pod_uid.to_owned()), ..create(plan) };
-    door.perform(id, "delete", write).await?;
+    if let Err(problem) = door.perform(id, "delete", write).await {
+        let resource = known("Pod");
+        let now = door.cluster.find(&resource, &plan.namespace, &plan.name).await;
+        // Somebody else's pod has the name by now: ours is gone, and theirs is left alone.
+        let is_gone = matches!(&now, Ok(now) if now.as_ref().is_none_or(|pod| uid(pod) != pod_uid));
+        if problem.kind != Kind::Conflict || !is_gone {
+            return Err(problem);
+        }
+    }
     if !wait {
         return Ok(());
     }
