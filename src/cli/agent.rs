@@ -130,16 +130,8 @@ fn run_copy(args: CopyArgs, stop: &Stop) -> u8 {
         PassArg::Hot => Pass::Hot,
         PassArg::Final => Pass::Final,
     };
-    let CopyArgs {
-        source, target, since, ..
-    } = args;
-    let job = copy::Job {
-        source,
-        target,
-        pass,
-        since,
-        program: rsync::PROGRAM.into(),
-    };
+    let CopyArgs { source, target, since, .. } = args;
+    let job = copy::Job { source, target, pass, since, program: rsync::PROGRAM.into() };
     let report = copy::copy(&job, stop, &mut |line| print(&line.to_json()));
     if !report.ok {
         talk(&format!("agent: {}", report.meaning));
@@ -154,22 +146,11 @@ fn run_verify(args: VerifyArgs, stop: &Stop) -> u8 {
         ModeArg::Changed => Mode::Changed,
         ModeArg::Metadata => Mode::Metadata,
     };
-    let VerifyArgs {
-        source, target, since, ..
-    } = args;
-    let job = verify::Job {
-        source,
-        target,
-        mode,
-        since,
-        threads: verify::default_threads(),
-    };
+    let VerifyArgs { source, target, since, .. } = args;
+    let job = verify::Job { source, target, mode, since, threads: verify::default_threads() };
     let report = verify::verify(&job, stop, &mut |line| print(&line.to_json()));
     if !report.ok {
-        let first = report
-            .messages
-            .first()
-            .map_or(String::new(), |first| format!(", {first}"));
+        let first = report.messages.first().map_or(String::new(), |first| format!(", {first}"));
         talk(&format!("agent: {} differences{first}", report.differences_total));
     }
     let code = exit_code(report.ok, report.kind, stop);
@@ -196,20 +177,14 @@ fn end(report: Line, last_words: &LastWords, code: u8) -> u8 {
         let text = report.to_json_within(TERMINATION_MESSAGE_BYTES - 1);
         let wrote = OpenOptions::new().write(true).create(true).truncate(true).open(file);
         if let Err(error) = wrote.and_then(|mut file| file.write_all(text.as_bytes())) {
-            talk(&format!(
-                "agent: the report is only in the log: {}: {error}",
-                file.display()
-            ));
+            talk(&format!("agent: the report is only in the log: {}: {error}", file.display()));
         }
     }
     code
 }
 
 fn run_exercise(args: ExerciseArgs, stop: &Stop) -> u8 {
-    let name = args
-        .name
-        .or_else(|| std::env::var("HOSTNAME").ok())
-        .filter(|name| !name.is_empty());
+    let name = args.name.or_else(|| std::env::var("HOSTNAME").ok()).filter(|name| !name.is_empty());
     let Some(name) = name else {
         talk("agent: there is no $HOSTNAME: give --name");
         return USAGE;
@@ -219,13 +194,7 @@ fn run_exercise(args: ExerciseArgs, stop: &Stop) -> u8 {
         return USAGE;
     }
     let interval = Duration::from_millis(args.interval_ms);
-    let job = exercise::Job {
-        dir: args.dir,
-        ack: args.ack,
-        name,
-        interval,
-        until: None,
-    };
+    let job = exercise::Job { dir: args.dir, ack: args.ack, name, interval, until: None };
     let outcome = if args.check {
         exercise::check(&job).inspect(|n| print(&format!("exercise: n={n}")))
     } else {
@@ -271,10 +240,7 @@ mod tests {
         let since = "2026-01-02T03:04:05.000000001Z";
         for (line, fits) in [
             ("copy /src /dst --pass hot", true),
-            (
-                &format!("copy /src /dst --pass final --since {since} --termination-log /tmp/x"),
-                true,
-            ),
+            (&format!("copy /src /dst --pass final --since {since} --termination-log /tmp/x"), true),
             ("copy /src /dst", false),
             ("copy /src --pass hot", false),
             ("copy /src /dst --pass hot --since yesterday", false),
@@ -287,11 +253,8 @@ mod tests {
             let parsed = Alone::try_parse_from(["agent"].into_iter().chain(line.split_whitespace()));
             assert_eq!(parsed.is_ok(), fits, "{line}");
         }
-        let Ok(Alone {
-            args: Args {
-                command: Command::Copy(copy),
-            },
-        }) = Alone::try_parse_from(["agent", "copy", "a", "b", "--pass", "hot", "--since", since])
+        let Ok(Alone { args: Args { command: Command::Copy(copy) } }) =
+            Alone::try_parse_from(["agent", "copy", "a", "b", "--pass", "hot", "--since", since])
         else {
             panic!("it parsed above");
         };

@@ -33,8 +33,7 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
     let run = RunId::parse(&args.run)?;
     let (mut file, journal, _) = Runs::new(&state_dir(global)?).open(&run)?;
     let books = Ledger::from_facts(&journal.facts())?.books();
-    let volumes: Vec<String> =
-        books.swapped.keys().filter(|source| !books.freed.contains(*source)).cloned().collect();
+    let volumes: Vec<String> = books.swapped.keys().filter(|source| !books.freed.contains(*source)).cloned().collect();
     if volumes.is_empty() {
         ui::talk(&format!("run {run} has nothing to free"));
         return Ok(());
@@ -45,8 +44,12 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
         ));
     }
     let cancel = CancellationToken::new();
-    let script = Script::typed(SCRIPT, &cancel)
-        .map_err(|problems| Failure { problems, sources: vec![], last: vec![], code: 70 })?;
+    let script = Script::typed(SCRIPT, &cancel).map_err(|problems| Failure {
+        problems,
+        sources: vec![],
+        last: vec![],
+        code: 70,
+    })?;
     let runtime = session::runtime()?;
     session::on_signals(&runtime, &cancel);
     let reached = session::reach(global, &runtime)?;
@@ -59,7 +62,9 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
     let kind = crate::cluster::known("PersistentVolume");
     let mut plan = vec![format!("volumes that run {run} has replaced, to be given up for good:")];
     for name in &volumes {
-        let found = runtime.block_on(reached.cluster.find(&kind, "", name)).map_err(|e| e.problem("look at the volumes", None))?;
+        let found = runtime
+            .block_on(reached.cluster.find(&kind, "", name))
+            .map_err(|e| e.problem("look at the volumes", None))?;
         plan.push(match found {
             Some(volume) => format!("  {name}  {}  {}", books.swapped[name].claim, Pv(&volume).handle()),
             None => format!("  {name}  is gone already"),
@@ -72,7 +77,11 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
         match voice.confirm(&plan.join("\n")) {
             Some(true) => {}
             Some(false) => return Err(Problem::refused("not confirmed").into()),
-            None => return Err(Problem::refused("nobody is here to confirm").hint("add --yes to go on without asking").into()),
+            None => {
+                return Err(Problem::refused("nobody is here to confirm")
+                    .hint("add --yes to go on without asking")
+                    .into());
+            }
         }
     }
     file.args = json!({"volumes": volumes});

@@ -47,9 +47,11 @@ fn all(global: &Global) -> Result<(), Failure> {
 fn one(global: &Global, name: &str) -> Result<(), Failure> {
     let text = if let Some(p) = primitives::find(name) {
         if global.output == Output::Json {
-            ui::print_json(&json!({"name": p.name, "signature": p.signature(), "doc": p.doc, "effect": p.effect.word(), "example": p.example,
+            ui::print_json(
+                &json!({"name": p.name, "signature": p.signature(), "doc": p.doc, "effect": p.effect.word(), "example": p.example,
                 "options": p.options.iter().map(|o| json!({"name": o.name, "type": o.ty.word(), "doc": o.doc})).collect::<Vec<_>>(),
-                "rights": p.rights}));
+                "rights": p.rights}),
+            );
             return Ok(());
         }
         section(p)
@@ -102,13 +104,20 @@ pub fn markdown() -> String {
                     text.push_str(&format!("| `{}` | {} | {} |\n", option.name, option.ty.word(), option.doc));
                 }
             }
-            let rights: Vec<String> = p.rights.iter().map(|(verb, group, resource)| right(verb, group, resource)).collect();
+            let rights: Vec<String> =
+                p.rights.iter().map(|(verb, group, resource)| right(verb, group, resource)).collect();
             text.push_str(&format!("\nRights: {}.\n\n```rhai\n{}\n```\n", rights.join(", "), p.example));
         }
     }
     text.push_str("\n## Control\n");
     for c in CONTROLS {
-        text.push_str(&format!("\n### {}\n\n`{}`\n\n{}\n\n```rhai\n{}\n```\n", c.name, c.signature, c.doc.replace('\n', "\n\n"), c.example));
+        text.push_str(&format!(
+            "\n### {}\n\n`{}`\n\n{}\n\n```rhai\n{}\n```\n",
+            c.name,
+            c.signature,
+            c.doc.replace('\n', "\n\n"),
+            c.example
+        ));
     }
     text
 }

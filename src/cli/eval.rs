@@ -17,8 +17,12 @@ pub struct Args {
 pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
     let cancel = CancellationToken::new();
     let source = || vec![("typed".to_owned(), args.expr.clone())];
-    let script = Script::typed(&args.expr, &cancel)
-        .map_err(|problems| Failure { problems, sources: source(), last: Vec::new(), code: 2 })?;
+    let script = Script::typed(&args.expr, &cancel).map_err(|problems| Failure {
+        problems,
+        sources: source(),
+        last: Vec::new(),
+        code: 2,
+    })?;
     let runtime = session::runtime()?;
     session::on_signals(&runtime, &cancel);
     let reached = session::reach(global, &runtime)?;

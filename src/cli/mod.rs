@@ -161,7 +161,9 @@ pub fn state_dir(global: &Global) -> Result<PathBuf, Problem> {
     }
     match std::env::var_os("HOME").filter(|home| !home.is_empty()) {
         Some(home) => Ok(PathBuf::from(home).join(".local/state/pvmigrate")),
-        None => Err(Problem::usage("there is no home directory to keep runs in").hint("name a place with --state-dir DIR")),
+        None => {
+            Err(Problem::usage("there is no home directory to keep runs in").hint("name a place with --state-dir DIR"))
+        }
     }
 }
 
@@ -178,10 +180,20 @@ mod tests {
     #[test]
     fn exit_codes_say_what_they_promise() {
         for (kind, changed, code) in [
-            (Kind::Usage, false, 2), (Kind::Refused, false, 3), (Kind::Unreachable, false, 3), (Kind::Forbidden, false, 3),
-            (Kind::Thrown, false, 3), (Kind::Thrown, true, 4), (Kind::Timeout, true, 4), (Kind::Forbidden, true, 4),
-            (Kind::Conflict, true, 5), (Kind::Conflict, false, 3), (Kind::Diverged, false, 5), (Kind::Interrupted, true, 130),
-            (Kind::Bug, true, 70), (Kind::Usage, true, 4),
+            (Kind::Usage, false, 2),
+            (Kind::Refused, false, 3),
+            (Kind::Unreachable, false, 3),
+            (Kind::Forbidden, false, 3),
+            (Kind::Thrown, false, 3),
+            (Kind::Thrown, true, 4),
+            (Kind::Timeout, true, 4),
+            (Kind::Forbidden, true, 4),
+            (Kind::Conflict, true, 5),
+            (Kind::Conflict, false, 3),
+            (Kind::Diverged, false, 5),
+            (Kind::Interrupted, true, 130),
+            (Kind::Bug, true, 70),
+            (Kind::Usage, true, 4),
         ] {
             assert_eq!(exit_code(kind, changed), code, "{kind:?} {changed}");
         }

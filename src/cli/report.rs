@@ -38,7 +38,8 @@ pub fn problem(problem: &Problem, sources: &[(String, String)]) {
 fn excerpt(problem: &Problem, place: &Place, text: &str) -> Option<String> {
     let start = offset(text, place)?;
     // rhai's positions are points: the label goes to the end of the word.
-    let word = text[start..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').map(char::len_utf8).sum::<usize>();
+    let word =
+        text[start..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').map(char::len_utf8).sum::<usize>();
     let end = (start + word.max(1)).min(text.len());
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let config = Config::default().with_color(colour).with_index_type(IndexType::Byte);
@@ -72,10 +73,16 @@ mod tests {
     #[test]
     fn places_are_found_in_text_of_any_letters() {
         let text = "let é = 1;\nscal(2);\n";
-        for (line, column, want) in [(1, 1, Some("let")), (1, 5, Some("é")), (2, 1, Some("scal")), (9, 1, None), (0, 0, None)] {
+        for (line, column, want) in
+            [(1, 1, Some("let")), (1, 5, Some("é")), (2, 1, Some("scal")), (9, 1, None), (0, 0, None)]
+        {
             let place = Place { script: "t".into(), line, column, calls: vec![] };
             let got = offset(text, &place).map(|at| &text[at..]);
-            assert_eq!(got.map(|rest| rest.starts_with(want.unwrap_or_default())), want.map(|_| true), "{line}:{column}");
+            assert_eq!(
+                got.map(|rest| rest.starts_with(want.unwrap_or_default())),
+                want.map(|_| true),
+                "{line}:{column}"
+            );
         }
     }
 
@@ -83,6 +90,9 @@ mod tests {
     fn an_excerpt_points_at_the_word() {
         let place = Place { script: "move".into(), line: 2, column: 1, calls: vec![] };
         let text = excerpt(&Problem::usage("there is no function `scal`"), &place, "let a = 1;\nscal(2);\n").unwrap();
-        assert!(text.contains("move:2:1") && text.contains("scal(2);") && text.contains("there is no function"), "{text}");
+        assert!(
+            text.contains("move:2:1") && text.contains("scal(2);") && text.contains("there is no function"),
+            "{text}"
+        );
     }
 }

@@ -110,7 +110,8 @@ fn one(spec: &Spec, typed: &str) -> Result<Json, Problem> {
     // A script never reads files: what it is to know of one is read here and kept with the run.
     let text = std::fs::read_to_string(typed)
         .map_err(|e| Problem::usage(format!("`--{}`: {typed} cannot be read", spec.name)).because(&e))?;
-    serde_yaml_ng::from_str(&text).map_err(|e| Problem::usage(format!("`--{}`: {typed} is not YAML", spec.name)).because(&e))
+    serde_yaml_ng::from_str(&text)
+        .map_err(|e| Problem::usage(format!("`--{}`: {typed} is not YAML", spec.name)).because(&e))
 }
 
 /// The script as a command of its own.
@@ -118,7 +119,8 @@ pub fn command(script: &Script) -> Command {
     let about = script.about();
     let (first, rest) = about.split_once('\n').unwrap_or((&about, ""));
     let name = format!("pvmigrate run {}", script.name);
-    let mut command = Command::new(name.clone()).bin_name(name).about(first.trim_end_matches('.').to_owned()).max_term_width(110);
+    let mut command =
+        Command::new(name.clone()).bin_name(name).about(first.trim_end_matches('.').to_owned()).max_term_width(110);
     if !rest.trim().is_empty() {
         command = command.long_about(format!("{first}\n{rest}"));
     }
@@ -140,7 +142,11 @@ pub fn command(script: &Script) -> Command {
         if let Some(short) = short {
             arg = arg.short(short);
         }
-        arg = if takes.is_empty() { arg.action(ArgAction::SetTrue) } else { arg.value_name(takes).action(ArgAction::Set) };
+        arg = if takes.is_empty() {
+            arg.action(ArgAction::SetTrue)
+        } else {
+            arg.value_name(takes).action(ArgAction::Set)
+        };
         if name == "output" {
             arg = arg.value_parser(["text", "json"]);
         }

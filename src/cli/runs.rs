@@ -100,5 +100,14 @@ fn line(event: &Event) -> String {
         (_, _, T::Fact) => event.out.as_ref().map(Json::to_string).unwrap_or_default(),
         _ => event.at.clone(),
     };
-    format!("{:>5}  {}  {:<6}  {:<16}  {}  {detail}", event.n, event.time, what, event.op, names::plain(event.id.as_str())).trim_end().to_owned()
+    format!(
+        "{:>5}  {}  {:<6}  {:<16}  {}  {detail}",
+        event.n,
+        event.time,
+        what,
+        event.op,
+        names::plain(event.id.as_str())
+    )
+    .trim_end()
+    .to_owned()
 }

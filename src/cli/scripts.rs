@@ -13,7 +13,8 @@ pub struct Args {}
 pub fn main(global: &Global, _: &Args) -> Result<(), Failure> {
     let mut rows = Vec::new();
     for (name, _) in STOCK {
-        let script = Script::load(name, &CancellationToken::new()).map_err(|problems| super::run::failed_to_load(name, problems))?;
+        let script = Script::load(name, &CancellationToken::new())
+            .map_err(|problems| super::run::failed_to_load(name, problems))?;
         let about = script.about();
         rows.push(json!({"script": name, "what": about.lines().next().unwrap_or_default()}));
     }

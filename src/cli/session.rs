@@ -75,7 +75,13 @@ pub struct Start {
 ///
 /// # Errors
 /// If the state directory cannot be written.
-pub fn open_run(global: &Global, reached: &Reached, script: &Script, args: Json, argv: Vec<String>) -> Result<(RunFile, Journal), Problem> {
+pub fn open_run(
+    global: &Global,
+    reached: &Reached,
+    script: &Script,
+    args: Json,
+    argv: Vec<String>,
+) -> Result<(RunFile, Journal), Problem> {
     let mut file = RunFile::new(RunId::random(), &script.name);
     file.cluster_uid.clone_from(&reached.uid);
     file.server = reached.cluster.server().to_owned();
@@ -112,9 +118,14 @@ pub fn execute_in(start: Start, branch: &str) -> Result<Ended, Problem> {
     let Start { mut script, runtime, cluster, journal, file, voice, cancel, yes } = start;
     let journal = Arc::new(journal);
     let ledger = Arc::new(Ledger::from_facts(&journal.facts())?);
-    let door = Door { cluster: cluster.clone(), journal: journal.clone(), ledger, vigils: Arc::new(Vigils::default()), cancel };
-    let session =
-        Arc::new(Session { door, runtime: runtime.handle().clone(), voice, args: file.args.clone(), yes });
+    let door = Door {
+        cluster: cluster.clone(),
+        journal: journal.clone(),
+        ledger,
+        vigils: Arc::new(Vigils::default()),
+        cancel,
+    };
+    let session = Arc::new(Session { door, runtime: runtime.handle().clone(), voice, args: file.args.clone(), yes });
     let sources = script.sources.clone();
     let result = std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("script".into()).stack_size(STACK_BYTES);

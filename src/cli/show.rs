@@ -20,7 +20,8 @@ pub fn main(args: &Args) -> Result<(), Failure> {
             Ok(())
         }
         None => {
-            let mut problem = Problem::usage(format!("there is no stock script or module `{}`", names::plain(&args.name)));
+            let mut problem =
+                Problem::usage(format!("there is no stock script or module `{}`", names::plain(&args.name)));
             if let Some(word) = names::did_you_mean(&args.name, all().map(|(name, _)| *name)) {
                 problem = problem.hint(format!("did you mean `{word}`?"));
             }

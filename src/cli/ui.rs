@@ -55,7 +55,9 @@ pub fn display(value: &Json) -> String {
         Json::Array(items) if items.iter().all(Json::is_object) && !items.is_empty() => {
             crate::script::primitives::render_table(value, None)
         }
-        Json::Object(_) if crate::script::view::is_object(value) => crate::cluster::workload::reference(value).to_string(),
+        Json::Object(_) if crate::script::view::is_object(value) => {
+            crate::cluster::workload::reference(value).to_string()
+        }
         Json::Object(_) => serde_yaml_ng::to_string(value).unwrap_or_default().trim_end().to_owned(),
         Json::String(text) => crate::words::names::plain(text),
         other => other.to_string(),
@@ -81,8 +83,9 @@ pub fn leave(code: i32) -> ! {
 pub fn log(verbose: bool) {
     let level = if verbose { "pvmigrate=debug" } else { "pvmigrate=warn" };
     let filter = std::env::var("PVMIGRATE_LOG").unwrap_or_else(|_| level.to_owned());
-    static RELOAD: OnceLock<tracing_subscriber::reload::Handle<tracing_subscriber::EnvFilter, tracing_subscriber::Registry>> =
-        OnceLock::new();
+    static RELOAD: OnceLock<
+        tracing_subscriber::reload::Handle<tracing_subscriber::EnvFilter, tracing_subscriber::Registry>,
+    > = OnceLock::new();
     if let Some(handle) = RELOAD.get() {
         let _ = handle.reload(tracing_subscriber::EnvFilter::new(filter));
         return;
@@ -97,7 +100,9 @@ pub fn log(verbose: bool) {
 
 /// The voice of a run: bars on a terminal, plain lines elsewhere.
 pub fn voice(global: &Global) -> Arc<dyn Voice> {
-    let fancy = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() && std::env::var("TERM").as_deref() != Ok("dumb");
+    let fancy = std::io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none()
+        && std::env::var("TERM").as_deref() != Ok("dumb");
     Arc::new(Screen { output: global.output, fancy, bars: Mutex::default() })
 }
 
@@ -149,7 +154,12 @@ impl Voice for Screen {
                 bar.set_length(p.files_total.max(1));
                 bar.set_position(p.files.min(p.files_total));
                 bar.set_prefix(format!("{} {}", p.claim, p.phase));
-                bar.set_message(format!("{} of {} files, {}, {rate}{eta}", p.files, p.files_total, human_bytes(p.bytes)));
+                bar.set_message(format!(
+                    "{} of {} files, {}, {rate}{eta}",
+                    p.files,
+                    p.files_total,
+                    human_bytes(p.bytes)
+                ));
             }
             return;
         }
@@ -159,7 +169,15 @@ impl Voice for Screen {
         };
         if due {
             shown.insert(key, Shown::Lines(crate::words::clock::Clock.deadline(LINE_EVERY)));
-            talk(&format!("{}: {}: {} of {} files, {} of {}, {rate}{eta}", p.claim, p.phase, p.files, p.files_total, human_bytes(p.bytes), human_bytes(p.bytes_total)));
+            talk(&format!(
+                "{}: {}: {} of {} files, {} of {}, {rate}{eta}",
+                p.claim,
+                p.phase,
+                p.files,
+                p.files_total,
+                human_bytes(p.bytes),
+                human_bytes(p.bytes_total)
+            ));
         }
     }
 

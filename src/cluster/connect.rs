@@ -82,16 +82,19 @@ async fn configure(target: &Target) -> Result<(kube::Config, String), Problem> {
         Problem::usage(format!("the kubeconfig {path} cannot be used")).because(e).hint("kubectl config get-contexts")
     };
     let file = match &target.kubeconfig {
-        Some(path) => {
-            Some((Kubeconfig::read_from(path).map_err(|e| unusable(&e, &path.display().to_string()))?, path.display().to_string()))
-        }
+        Some(path) => Some((
+            Kubeconfig::read_from(path).map_err(|e| unusable(&e, &path.display().to_string()))?,
+            path.display().to_string(),
+        )),
         None => match Kubeconfig::read() {
             Ok(file) => Some((file, "of KUBECONFIG or ~/.kube/config".to_owned())),
             Err(e) if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() => {
                 tracing::debug!("no kubeconfig ({e}): using the pod's service account");
                 None
             }
-            Err(e) => return Err(unusable(&e, "of KUBECONFIG or ~/.kube/config").hint("name one with --kubeconfig FILE")),
+            Err(e) => {
+                return Err(unusable(&e, "of KUBECONFIG or ~/.kube/config").hint("name one with --kubeconfig FILE"));
+            }
         },
     };
     let (mut config, context) = match file {
@@ -160,9 +163,10 @@ impl Cluster {
     /// # Errors
     /// If the server is away, or does not let us look.
     pub async fn uid(&self) -> Result<String, Problem> {
-        let object = self.once("GET", "/api/v1/namespaces/kube-system", &[], Vec::new(), None).await.map_err(|e| {
-            e.problem(&format!("reach the cluster at {}", self.server()), None)
-        })?;
+        let object = self
+            .once("GET", "/api/v1/namespaces/kube-system", &[], Vec::new(), None)
+            .await
+            .map_err(|e| e.problem(&format!("reach the cluster at {}", self.server()), None))?;
         object["metadata"]["uid"]
             .as_str()
             .map(str::to_owned)
@@ -199,10 +203,9 @@ impl Cluster {
         if let Some(content_type) = content_type {
             request = request.header(http::header::CONTENT_TYPE, content_type);
         }
-        let request = request.body(body).map_err(|e| Error::Unknown {
-            what: format!("the path {path} is not valid"),
-            source: Some(Box::new(e)),
-        })?;
+        let request = request
+            .body(body)
+            .map_err(|e| Error::Unknown { what: format!("the path {path} is not valid"), source: Some(Box::new(e)) })?;
         let answer = tokio::time::timeout(Duration::from_secs(REQUEST_S), self.client().request_text(request));
         match answer.await {
             Err(_) => Err(Error::unknown(format!("no answer from {} within {REQUEST_S} s", self.server()))),
@@ -225,7 +228,12 @@ impl Cluster {
 
     /// Returns every object that matches, sorted by namespace and name, with the list's resourceVersion. A list that
     /// expires half-way is begun again: nobody acts on half a list.
-    pub async fn list(&self, resource: &Resource, namespace: &str, query: &[(&str, &str)]) -> Result<(Vec<Json>, String), Error> {
+    pub async fn list(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        query: &[(&str, &str)],
+    ) -> Result<(Vec<Json>, String), Error> {
         let path = resource.path(namespace, "");
         'again: for _ in 0..5 {
             let mut items = Vec::new();
@@ -266,9 +274,8 @@ impl Cluster {
     pub async fn log_tail(&self, namespace: &str, pod: &str, lines: u32) -> Result<String, Error> {
         let lines = lines.to_string();
         let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/log");
-        let request = Request::get(url(&path, &[("tailLines", &lines)])).body(Vec::new()).map_err(|e| Error::Unknown {
-            what: "the path of the log is not valid".into(),
-            source: Some(Box::new(e)),
+        let request = Request::get(url(&path, &[("tailLines", &lines)])).body(Vec::new()).map_err(|e| {
+            Error::Unknown { what: "the path of the log is not valid".into(), source: Some(Box::new(e)) }
         })?;
         self.inner.requests.reads.fetch_add(1, Ordering::Relaxed);
         match tokio::time::timeout(Duration::from_secs(REQUEST_S), self.client().request_text(request)).await {
@@ -278,11 +285,7 @@ impl Cluster {
     }
 
     /// A container's log as it grows.
-    pub async fn log_stream(
-        &self,
-        namespace: &str,
-        pod: &str,
-    ) -> Result<impl futures::AsyncBufRead + use<>, Error> {
+    pub async fn log_stream(&self, namespace: &str, pod: &str) -> Result<impl futures::AsyncBufRead + use<>, Error> {
         let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/log");
         let request = Request::get(url(&path, &[("follow", "true")])).body(Vec::new()).map_err(|e| Error::Unknown {
             what: "the path of the log is not valid".into(),
@@ -306,7 +309,13 @@ impl Cluster {
             self.inner.requests.reads.fetch_add(1, Ordering::Relaxed);
             let body = review.to_string().into_bytes();
             match self
-                .once("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &[], body, Some("application/json"))
+                .once(
+                    "POST",
+                    "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+                    &[],
+                    body,
+                    Some("application/json"),
+                )
                 .await
             {
                 Ok(answer) => return Ok(answer["status"]["allowed"] == Value::Bool(true)),
@@ -373,12 +382,16 @@ mod tests {
 
     #[test]
     fn queries_are_escaped() {
-        assert_eq!(url("/api/v1/pods", &[("labelSelector", "a=b,c!=d"), ("limit", "5")]), "/api/v1/pods?labelSelector=a%3Db%2Cc%21%3Dd&limit=5");
+        assert_eq!(
+            url("/api/v1/pods", &[("labelSelector", "a=b,c!=d"), ("limit", "5")]),
+            "/api/v1/pods?labelSelector=a%3Db%2Cc%21%3Dd&limit=5"
+        );
     }
 
     #[test]
     fn secrets_are_digested_and_managed_fields_dropped() {
-        let seen = slim(json!({"kind": "Secret", "metadata": {"managedFields": [], "name": "s"}, "data": {"k": "canary"}}));
+        let seen =
+            slim(json!({"kind": "Secret", "metadata": {"managedFields": [], "name": "s"}, "data": {"k": "canary"}}));
         assert!(!seen.to_string().contains("canary"), "{seen}");
         assert_eq!(seen["metadata"], json!({"name": "s"}));
     }

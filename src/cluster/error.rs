@@ -91,12 +91,12 @@ impl Error {
 impl From<kube::Error> for Error {
     fn from(error: kube::Error) -> Self {
         match error {
-            kube::Error::Api(status) if status.code >= 400 => Error::Answer {
-                code: status.code,
-                reason: status.reason.clone(),
-                message: status.message.clone(),
-            },
-            other => Error::Unknown { what: "no usable answer from the API server".into(), source: Some(Box::new(other)) },
+            kube::Error::Api(status) if status.code >= 400 => {
+                Error::Answer { code: status.code, reason: status.reason.clone(), message: status.message.clone() }
+            }
+            other => {
+                Error::Unknown { what: "no usable answer from the API server".into(), source: Some(Box::new(other)) }
+            }
         }
     }
 }

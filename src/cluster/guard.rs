@@ -56,7 +56,9 @@ pub fn admit(run: &RunId, write: &Write, books: &Books, fresh: &Fresh) -> Result
         "Namespace" | "CustomResourceDefinition" | "Node" | "VolumeAttachment" if write.verb == Verb::Delete => {
             Err(never(&format!("a {} is not deleted: what depends on it goes with it", write.gvk.kind)))
         }
-        "VolumeAttachment" | "Node" => Err(never(&format!("a {} is not changed: attachments are the cluster's", write.gvk.kind))),
+        "VolumeAttachment" | "Node" => {
+            Err(never(&format!("a {} is not changed: attachments are the cluster's", write.gvk.kind)))
+        }
         "Pod" if write.verb == Verb::Create => {
             own_target(write, books)?;
             final_copy(run, write, fresh)
@@ -86,7 +88,9 @@ fn no_force(write: &Write, fresh: &Fresh) -> Result<(), Problem> {
     if let Some(gone) = super::finalizers(target).into_iter().find(|finalizer| !kept.contains(finalizer)) {
         return Err(never(&format!("the finalizer `{gone}` of {} is not ours to remove", write.object())));
     }
-    if write.verb == Verb::Patch && text(target, "/metadata/deletionTimestamp") != text(&after, "/metadata/deletionTimestamp") {
+    if write.verb == Verb::Patch
+        && text(target, "/metadata/deletionTimestamp") != text(&after, "/metadata/deletionTimestamp")
+    {
         return Err(never("a deletionTimestamp is not written"));
     }
     Ok(())
@@ -120,7 +124,10 @@ fn new_volume(write: &Write, fresh: &Fresh) -> Result<(), Problem> {
     if let Some(other) = shared
         && new.policy() != "Retain"
     {
-        return Err(never(&format!("`{}` would share its backend with `{other}` and delete it: make it Retain", new.name())));
+        return Err(never(&format!(
+            "`{}` would share its backend with `{other}` and delete it: make it Retain",
+            new.name()
+        )));
     }
     Ok(())
 }
@@ -140,8 +147,11 @@ fn volume(run: &RunId, write: &Write, books: &Books, fresh: &Fresh) -> Result<()
     let after = Pv(&after);
     let holder = before.held_by();
     if !holder.is_empty() && holder != run.as_str() {
-        return Err(Problem::new(crate::words::Kind::Conflict, format!("volume `{}` is in the hands of run {holder}", before.name()))
-            .hint(format!("end that run first: pvmigrate resume {holder}")));
+        return Err(Problem::new(
+            crate::words::Kind::Conflict,
+            format!("volume `{}` is in the hands of run {holder}", before.name()),
+        )
+        .hint(format!("end that run first: pvmigrate resume {holder}")));
     }
     if after.policy() != before.policy() {
         policy(before, after.policy(), books, fresh)?;
@@ -174,7 +184,10 @@ fn policy(pv: Pv<'_>, to: &str, books: &Books, fresh: &Fresh) -> Result<(), Prob
     if let Some((_, swapped)) = books.swap_onto(name)
         && pv.claim_uid() != swapped.uid
     {
-        return Err(never(&format!("volume `{name}` stays Retain: another claim has it than `{}` of the swap", swapped.claim)));
+        return Err(never(&format!(
+            "volume `{name}` stays Retain: another claim has it than `{}` of the swap",
+            swapped.claim
+        )));
     }
     if books.retained.contains_key(name) && books.swap_onto(name).is_none() && !temporary {
         let stopped = !books.stopped.is_empty();
@@ -188,7 +201,8 @@ fn policy(pv: Pv<'_>, to: &str, books: &Books, fresh: &Fresh) -> Result<(), Prob
 
 /// The only state in which `Delete` destroys nothing: bound both ways, nobody going.
 fn bound_for_good(pv: Pv<'_>, fresh: &Fresh, to: &str) -> Result<(), Problem> {
-    let claim = fresh.claim.as_ref().map(Pvc).filter(|claim| claim.uid() == pv.claim_uid() && !pv.claim_uid().is_empty());
+    let claim =
+        fresh.claim.as_ref().map(Pvc).filter(|claim| claim.uid() == pv.claim_uid() && !pv.claim_uid().is_empty());
     let fault = match claim {
         None => "its claim is gone",
         Some(claim) if claim.volume() != pv.name() => "its claim is bound elsewhere",
@@ -211,9 +225,13 @@ fn free(pv: Pv<'_>, swapped: &super::ledger::Swapped, fresh: &Fresh) -> Result<(
     let volume = fresh.successor_volume.as_ref().map(Pv);
     let stands = successor.is_some_and(|claim| {
         claim.uid() == swapped.uid && claim.is_bound() && !claim.is_going() && claim.volume() == swapped.target
-    }) && volume.is_some_and(|target| target.claim_uid() == swapped.uid && target.phase() == "Bound" && !target.is_going());
+    }) && volume
+        .is_some_and(|target| target.claim_uid() == swapped.uid && target.phase() == "Bound" && !target.is_going());
     if !stands {
-        return Err(never(&format!("volume `{name}` is kept: claim `{}` does not stand on `{}` any more", swapped.claim, swapped.target)));
+        return Err(never(&format!(
+            "volume `{name}` is kept: claim `{}` does not stand on `{}` any more",
+            swapped.claim, swapped.target
+        )));
     }
     if let Some(claim) = fresh.claim.as_ref().map(Pvc)
         && claim.volume() == name
@@ -240,17 +258,23 @@ fn claim_ref(before: Pv<'_>, after: Pv<'_>, books: &Books, fresh: &Fresh) -> Res
         return Ok(());
     }
     if after.policy() != "Retain" {
-        return Err(never(&format!("volume `{name}` has the policy {}: its claimRef is changed only under Retain", after.policy()))
-            .hint("set_retain(pv) first"));
+        return Err(never(&format!(
+            "volume `{name}` has the policy {}: its claimRef is changed only under Retain",
+            after.policy()
+        ))
+        .hint("set_retain(pv) first"));
     }
-    let live = fresh.claim.as_ref().map(Pvc).filter(|claim| {
-        claim.uid() == before.claim_uid() && !before.claim_uid().is_empty() && claim.volume() == name
-    });
+    let live =
+        fresh.claim.as_ref().map(Pvc).filter(|claim| {
+            claim.uid() == before.claim_uid() && !before.claim_uid().is_empty() && claim.volume() == name
+        });
     if let Some(claim) = live {
         // Only our own temporary claim may lose its volume, and only to the original whose bytes were verified on it.
         let Some((_, like, _)) = books.temporary.get(&claim.reference()) else {
             if before.claim() == Some(wanted.clone()) {
-                return Err(never(&format!("the uid in the claimRef of `{name}` is not removed: claim `{wanted}` is bound to it")));
+                return Err(never(&format!(
+                    "the uid in the claimRef of `{name}` is not removed: claim `{wanted}` is bound to it"
+                )));
             }
             return Err(never(&format!("claim `{}` is bound to `{name}`: it would be lost", claim.reference())));
         };
@@ -264,7 +288,11 @@ fn claim_ref(before: Pv<'_>, after: Pv<'_>, books: &Books, fresh: &Fresh) -> Res
         || books.temporary.values().any(|(_, like, _)| *like == wanted)
         || books.temporary.contains_key(&wanted);
     if books.swap_onto(name).is_some() || books.verified_target(name).is_some() || books.swapped.contains_key(name) {
-        return if belongs { Ok(()) } else { Err(never(&format!("`{name}` is not given to `{wanted}`: its bytes belong to another claim"))) };
+        return if belongs {
+            Ok(())
+        } else {
+            Err(never(&format!("`{name}` is not given to `{wanted}`: its bytes belong to another claim")))
+        };
     }
     Ok(())
 }
@@ -273,7 +301,9 @@ fn patch_claim(write: &Write, fresh: &Fresh) -> Result<(), Problem> {
     let Some(target) = &fresh.target else { return Ok(()) };
     let (before, after) = (Pvc(target), after(write, target));
     if !before.volume().is_empty() && Pvc(&after).volume() != before.volume() {
-        return Err(never(&format!("claim `{}` stays on its volume", before.reference())).hint("moves go through rebind"));
+        return Err(
+            never(&format!("claim `{}` stays on its volume", before.reference())).hint("moves go through rebind")
+        );
     }
     Ok(())
 }
@@ -283,7 +313,9 @@ fn delete_claim(run: &RunId, books: &Books, fresh: &Fresh) -> Result<(), Problem
     let claim = Pvc(target);
     let reference = claim.reference();
     if let Some(foreign) = claim.finalizers().into_iter().find(|finalizer| !is_storage_finalizer(finalizer)) {
-        return Err(never(&format!("claim `{reference}` has the finalizer `{foreign}`: somebody else must let it go first")));
+        return Err(never(&format!(
+            "claim `{reference}` has the finalizer `{foreign}`: somebody else must let it go first"
+        )));
     }
     // A finished pod holds a claim as a running one does: the deletion would hang and could not be taken back (obs C).
     let holding = fresh.pods.iter().find(|pod| names(pod, &reference));
@@ -340,7 +372,8 @@ fn voided(claim: &PvcRef, why: &str) -> Problem {
 }
 
 fn names(pod: &Json, claim: &PvcRef) -> bool {
-    text(pod, "/metadata/namespace") == claim.namespace && workload::claims_of_spec(&pod["spec"]).contains(&claim.name.as_str())
+    text(pod, "/metadata/namespace") == claim.namespace
+        && workload::claims_of_spec(&pod["spec"]).contains(&claim.name.as_str())
 }
 
 /// A copy overwrites and deletes in its target: only what this run made for it may be one.
@@ -386,7 +419,9 @@ pub(super) fn finished(pod: &Json) -> bool {
 fn stateful_set(write: &Write, fresh: &Fresh) -> Result<(), Problem> {
     let Some(target) = &fresh.target else { return Ok(()) };
     let after = after(write, target);
-    let rule = |object: &Json, when: &str| text(object, &format!("/spec/persistentVolumeClaimRetentionPolicy/{when}")) == "Delete";
+    let rule = |object: &Json, when: &str| {
+        text(object, &format!("/spec/persistentVolumeClaimRetentionPolicy/{when}")) == "Delete"
+    };
     if write.verb == Verb::Delete && rule(target, "whenDeleted") {
         return Err(never(&format!("{} deletes its claims when it is deleted", write.object())));
     }

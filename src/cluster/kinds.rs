@@ -96,7 +96,8 @@ impl Cluster {
         if let Some(word) = names::did_you_mean(text, KNOWN.iter().map(|entry| entry.0)) {
             problem = problem.hint(format!("did you mean `{word}`?"));
         }
-        Err(problem.hint("write a kind as kubectl api-resources prints it, with its group if it is ambiguous: Kind.group"))
+        Err(problem
+            .hint("write a kind as kubectl api-resources prints it, with its group if it is ambiguous: Kind.group"))
     }
 
     /// Like [`Cluster::resource`], but `None` if the kind is not served.
@@ -130,9 +131,12 @@ impl Cluster {
             }
             let groups = self.read("/apis", &[]).await?;
             let groups = groups["groups"].as_array().into_iter().flatten();
-            let groups: Vec<&Value> = groups.filter(|entry| group.is_none_or(|wanted| entry["name"] == wanted)).collect();
+            let groups: Vec<&Value> =
+                groups.filter(|entry| group.is_none_or(|wanted| entry["name"] == wanted)).collect();
             let mut add = |version: &Value| match version["groupVersion"].as_str() {
-                Some(version) if !candidates.iter().any(|known| known == version) => candidates.push(version.to_owned()),
+                Some(version) if !candidates.iter().any(|known| known == version) => {
+                    candidates.push(version.to_owned())
+                }
                 _ => {}
             };
             groups.iter().for_each(|entry| add(&entry["preferredVersion"]));
@@ -148,9 +152,11 @@ impl Cluster {
                 Err(e) if e.is_not_found() => continue,
                 Err(e) => return Err(e),
             };
-            let entry = served["resources"].as_array().into_iter().flatten().find(|r| {
-                r["kind"] == kind && r["name"].as_str().is_some_and(|name| !name.contains('/'))
-            });
+            let entry = served["resources"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .find(|r| r["kind"] == kind && r["name"].as_str().is_some_and(|name| !name.contains('/')));
             if let Some(entry) = entry {
                 let (group, version) = gv.split_once('/').unwrap_or(("", &gv));
                 return Ok(Some(Resource {

@@ -22,7 +22,15 @@ pub enum Fact {
     /// It was started again and became Ready.
     Started { workload: ObjectRef, ready_ms: i64 },
     /// Both sides were compared after the last pass, with no writer since before that pass.
-    Verified { source: String, source_uid: String, target: String, target_uid: String, digest: String, mode: String, at: String },
+    Verified {
+        source: String,
+        source_uid: String,
+        target: String,
+        target_uid: String,
+        digest: String,
+        mode: String,
+        at: String,
+    },
     /// A verification is no longer worth anything.
     Voided { source: String, why: String },
     /// The original name now stands on the target.
@@ -128,7 +136,8 @@ impl Ledger {
         let mut books = Books::default();
         for fact in facts {
             books.take(serde_json::from_value(fact.clone()).map_err(|e| {
-                Problem::new(crate::words::Kind::Diverged, "the journal holds a fact that this version does not know").because(&e)
+                Problem::new(crate::words::Kind::Diverged, "the journal holds a fact that this version does not know")
+                    .because(&e)
             })?);
         }
         Ok(Ledger { books: RwLock::new(books) })

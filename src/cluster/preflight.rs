@@ -26,10 +26,21 @@ pub struct Wanted {
 }
 
 /// Judges one unit. `volumes` are all volumes of the cluster; `namespace` is the unit's own.
-pub fn judge(run: &RunId, unit: &Unit, all: &Population, volumes: &[Json], namespace: &Json, wanted: &Wanted) -> Vec<Refusal> {
+pub fn judge(
+    run: &RunId,
+    unit: &Unit,
+    all: &Population,
+    volumes: &[Json],
+    namespace: &Json,
+    wanted: &Wanted,
+) -> Vec<Refusal> {
     let mut found = Findings { unit: unit.key.clone(), list: Vec::new() };
     if !text(namespace, "/metadata/deletionTimestamp").is_empty() {
-        found.add(&workload::reference(namespace), "the namespace is being deleted", "leave it out: --exclude-namespace");
+        found.add(
+            &workload::reference(namespace),
+            "the namespace is being deleted",
+            "leave it out: --exclude-namespace",
+        );
     }
     for claim in &unit.claims {
         judge_claim(&mut found, run, Pvc(claim), volumes, &all.pods);
@@ -74,7 +85,12 @@ struct Findings {
 
 impl Findings {
     fn add(&mut self, object: &ObjectRef, reason: &str, hint: &str) {
-        self.list.push(Refusal { unit: self.unit.clone(), object: object.to_string(), reason: reason.into(), hint: hint.into() });
+        self.list.push(Refusal {
+            unit: self.unit.clone(),
+            object: object.to_string(),
+            reason: reason.into(),
+            hint: hint.into(),
+        });
     }
 }
 
@@ -97,7 +113,11 @@ fn judge_claim(found: &mut Findings, run: &RunId, claim: Pvc<'_>, volumes: &[Jso
         found.add(&object, "block volumes (volumeMode Block) cannot be copied yet", LEAVE_OUT);
     }
     for finalizer in claim.finalizers().into_iter().filter(|finalizer| !is_storage_finalizer(finalizer)) {
-        found.add(&object, &format!("it has the finalizer `{finalizer}`: it could not be replaced"), "ask whoever put it there");
+        found.add(
+            &object,
+            &format!("it has the finalizer `{finalizer}`: it could not be replaced"),
+            "ask whoever put it there",
+        );
     }
     if let Some(owner) = controller(claim.0) {
         found.add(
@@ -138,18 +158,27 @@ fn judge_volume(found: &mut Findings, run: &RunId, claim: Pvc<'_>, volume: Pv<'_
     let Some(backend) = volume.backend() else { return };
     for other in volumes.iter().map(Pv).filter(|other| other.name() != volume.name()) {
         if other.backend().is_some_and(|theirs| theirs.overlaps(&backend)) {
-            found.add(&object, &format!("volume `{}` stands on the same backend: its users would go on writing", other.name()), LEAVE_OUT);
+            found.add(
+                &object,
+                &format!("volume `{}` stands on the same backend: its users would go on writing", other.name()),
+                LEAVE_OUT,
+            );
         }
     }
     for pod in pods {
         for inline in pod["spec"]["volumes"].as_array().into_iter().flatten() {
-            let theirs = match (text(inline, "/nfs/server"), text(inline, "/nfs/path"), text(inline, "/hostPath/path")) {
+            let theirs = match (text(inline, "/nfs/server"), text(inline, "/nfs/path"), text(inline, "/hostPath/path"))
+            {
                 ("", _, "") => continue,
                 ("", _, path) => Backend::Path(path.to_owned()),
                 (server, path, _) => Backend::Nfs(server.to_owned(), path.to_owned()),
             };
             if theirs.overlaps(&backend) {
-                found.add(&workload::reference(pod), &format!("it mounts the backend of volume `{}` directly", volume.name()), LEAVE_OUT);
+                found.add(
+                    &workload::reference(pod),
+                    &format!("it mounts the backend of volume `{}` directly", volume.name()),
+                    LEAVE_OUT,
+                );
             }
         }
     }
@@ -193,9 +222,17 @@ fn judge_workload(found: &mut Findings, object: &Json, all: &Population) {
             continue;
         }
         if text(scaler, "/kind") == "ScaledObject" {
-            found.add(&reference, &format!("KEDA's ScaledObject `{}` would start it again", text(scaler, "/metadata/name")), "pause the ScaledObject first (autoscaling.keda.sh/paused-replicas)");
+            found.add(
+                &reference,
+                &format!("KEDA's ScaledObject `{}` would start it again", text(scaler, "/metadata/name")),
+                "pause the ScaledObject first (autoscaling.keda.sh/paused-replicas)",
+            );
         } else if scaler["spec"]["minReplicas"] == 0 {
-            found.add(&reference, &format!("the HorizontalPodAutoscaler `{}` scales it from 0", text(scaler, "/metadata/name")), "set its minReplicas to 1 or more first");
+            found.add(
+                &reference,
+                &format!("the HorizontalPodAutoscaler `{}` scales it from 0", text(scaler, "/metadata/name")),
+                "set its minReplicas to 1 or more first",
+            );
         }
     }
 }
@@ -205,9 +242,7 @@ fn gitops(found: &mut Findings, reference: &ObjectRef, object: &Json) {
     let label = |key: &str| object["metadata"]["labels"][key].as_str().unwrap_or_default();
     let note = |key: &str| object["metadata"]["annotations"][key].as_str().unwrap_or_default();
     let off = |value: &str| value == "disabled";
-    if !label("kustomize.toolkit.fluxcd.io/name").is_empty()
-        && !off(note("kustomize.toolkit.fluxcd.io/reconcile"))
-    {
+    if !label("kustomize.toolkit.fluxcd.io/name").is_empty() && !off(note("kustomize.toolkit.fluxcd.io/reconcile")) {
         found.add(
             reference,
             &format!("Flux reconciles it (Kustomization `{}`)", label("kustomize.toolkit.fluxcd.io/name")),
@@ -227,7 +262,11 @@ fn gitops(found: &mut Findings, reference: &ObjectRef, object: &Json) {
     let own = tracking.rsplit(':').next().is_some_and(|tail| tail.ends_with(&format!("/{}", reference.name)));
     if (!tracking.is_empty() && own) || !instance.is_empty() {
         let app = if instance.is_empty() { tracking.split(':').next().unwrap_or_default() } else { instance };
-        found.add(reference, &format!("Argo CD's application `{app}` syncs it"), "turn its automated sync off, then leave these claims to a later version, or --on-refusal skip");
+        found.add(
+            reference,
+            &format!("Argo CD's application `{app}` syncs it"),
+            "turn its automated sync off, then leave these claims to a later version, or --on-refusal skip",
+        );
     }
 }
 
@@ -244,7 +283,8 @@ impl Cluster {
         let claims = self.list_all(&known("PersistentVolumeClaim"), "").await.map_err(look)?;
         let mut refusals = Vec::new();
         for unit in units {
-            let namespace = self.find(&known("Namespace"), "", &unit.namespace).await.map_err(look)?.unwrap_or_default();
+            let namespace =
+                self.find(&known("Namespace"), "", &unit.namespace).await.map_err(look)?.unwrap_or_default();
             // The unit as it is now, not as it was when the script looked.
             let fresh: Vec<Json> = unit
                 .claims
@@ -309,10 +349,17 @@ mod tests {
         let all = Population { pods: pods.to_vec(), templated: templated.to_vec(), autoscalers: autoscalers.to_vec() };
         let unit = super::super::units::units(std::slice::from_ref(claim), &all).remove(0);
         let run = RunId::parse("0123abcd").unwrap();
-        judge(&run, &unit, &all, volumes, &json!({"kind": "Namespace", "metadata": {"name": "shop"}}), &Wanted::default())
-            .into_iter()
-            .map(|refusal| format!("{}: {}", refusal.object, refusal.reason))
-            .collect()
+        judge(
+            &run,
+            &unit,
+            &all,
+            volumes,
+            &json!({"kind": "Namespace", "metadata": {"name": "shop"}}),
+            &Wanted::default(),
+        )
+        .into_iter()
+        .map(|refusal| format!("{}: {}", refusal.object, refusal.reason))
+        .collect()
     }
 
     #[test]
@@ -322,35 +369,161 @@ mod tests {
 
     #[test]
     fn each_obstacle_is_named() {
-        let pod = |name: &str, phase: &str| json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "shop", "uid": name},
-            "spec": {"volumes": [{"persistentVolumeClaim": {"claimName": "data"}}]}, "status": {"phase": phase}});
+        let pod = |name: &str, phase: &str| {
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "shop", "uid": name},
+            "spec": {"volumes": [{"persistentVolumeClaim": {"claimName": "data"}}]}, "status": {"phase": phase}})
+        };
         let owned = json!([{"kind": "Postgres", "name": "pg", "uid": "x", "controller": true}]);
         let kind = |kind: &str| with(with(web(), "/kind", json!(kind)), "/metadata/name", json!("x"));
         for (want, claim, volumes, templated, pods, scalers) in [
-            ("is being deleted", with(claim(), "/metadata/deletionTimestamp", json!("now")), vec![volume()], vec![], vec![], vec![]),
+            (
+                "is being deleted",
+                with(claim(), "/metadata/deletionTimestamp", json!("now")),
+                vec![volume()],
+                vec![],
+                vec![],
+                vec![],
+            ),
             ("not Bound", with(claim(), "/status/phase", json!("Pending")), vec![volume()], vec![], vec![], vec![]),
-            ("block volumes", with(claim(), "/spec/volumeMode", json!("Block")), vec![volume()], vec![], vec![], vec![]),
-            ("finalizer `a.io/b`", with(claim(), "/metadata/finalizers", json!(["a.io/b"])), vec![volume()], vec![], vec![], vec![]),
-            ("controls it and may make it anew", with(claim(), "/metadata/ownerReferences", owned.clone()), vec![volume()], vec![], vec![], vec![]),
+            (
+                "block volumes",
+                with(claim(), "/spec/volumeMode", json!("Block")),
+                vec![volume()],
+                vec![],
+                vec![],
+                vec![],
+            ),
+            (
+                "finalizer `a.io/b`",
+                with(claim(), "/metadata/finalizers", json!(["a.io/b"])),
+                vec![volume()],
+                vec![],
+                vec![],
+                vec![],
+            ),
+            (
+                "controls it and may make it anew",
+                with(claim(), "/metadata/ownerReferences", owned.clone()),
+                vec![volume()],
+                vec![],
+                vec![],
+                vec![],
+            ),
             ("does not exist", claim(), vec![], vec![], vec![], vec![]),
-            ("whatever the policy", claim(), vec![with(volume(), "/metadata/deletionTimestamp", json!("now"))], vec![], vec![], vec![]),
-            ("names another claim", claim(), vec![with(volume(), "/spec/claimRef/uid", json!("zz"))], vec![], vec![], vec![]),
-            ("Recycle", claim(), vec![with(volume(), "/spec/persistentVolumeReclaimPolicy", json!("Recycle"))], vec![], vec![], vec![]),
+            (
+                "whatever the policy",
+                claim(),
+                vec![with(volume(), "/metadata/deletionTimestamp", json!("now"))],
+                vec![],
+                vec![],
+                vec![],
+            ),
+            (
+                "names another claim",
+                claim(),
+                vec![with(volume(), "/spec/claimRef/uid", json!("zz"))],
+                vec![],
+                vec![],
+                vec![],
+            ),
+            (
+                "Recycle",
+                claim(),
+                vec![with(volume(), "/spec/persistentVolumeReclaimPolicy", json!("Recycle"))],
+                vec![],
+                vec![],
+                vec![],
+            ),
             ("is Failed", claim(), vec![with(volume(), "/status/phase", json!("Failed"))], vec![], vec![], vec![]),
-            ("in its hands", claim(), vec![with(volume(), "/metadata/annotations", json!({"pvmigrate.io/run": "ffffffff"}))], vec![], vec![], vec![]),
-            ("same backend", claim(), vec![volume(), with(volume(), "/metadata/name", json!("pv-2"))], vec![], vec![], vec![]),
+            (
+                "in its hands",
+                claim(),
+                vec![with(volume(), "/metadata/annotations", json!({"pvmigrate.io/run": "ffffffff"}))],
+                vec![],
+                vec![],
+                vec![],
+            ),
+            (
+                "same backend",
+                claim(),
+                vec![volume(), with(volume(), "/metadata/name", json!("pv-2"))],
+                vec![],
+                vec![],
+                vec![],
+            ),
             ("DaemonSets", claim(), vec![volume()], vec![kind("DaemonSet")], vec![], vec![]),
             ("Jobs cannot", claim(), vec![volume()], vec![kind("Job")], vec![], vec![]),
             ("without a Deployment", claim(), vec![volume()], vec![kind("ReplicaSet")], vec![], vec![]),
-            ("would start them again", claim(), vec![volume()], vec![with(web(), "/metadata/ownerReferences", owned)], vec![], vec![]),
-            ("whenScaled", claim(), vec![volume()], vec![with(with(web(), "/kind", json!("StatefulSet")), "/spec/persistentVolumeClaimRetentionPolicy/whenScaled", json!("Delete"))], vec![], vec![]),
-            ("Flux reconciles", claim(), vec![volume()], vec![with(web(), "/metadata/labels", json!({"kustomize.toolkit.fluxcd.io/name": "apps"}))], vec![], vec![]),
-            ("HelmRelease", claim(), vec![volume()], vec![with(web(), "/metadata/labels", json!({"helm.toolkit.fluxcd.io/name": "apps"}))], vec![], vec![]),
-            ("Argo CD", claim(), vec![volume()], vec![with(web(), "/metadata/annotations", json!({"argocd.argoproj.io/tracking-id": "app:apps/Deployment:shop/web"}))], vec![], vec![]),
+            (
+                "would start them again",
+                claim(),
+                vec![volume()],
+                vec![with(web(), "/metadata/ownerReferences", owned)],
+                vec![],
+                vec![],
+            ),
+            (
+                "whenScaled",
+                claim(),
+                vec![volume()],
+                vec![with(
+                    with(web(), "/kind", json!("StatefulSet")),
+                    "/spec/persistentVolumeClaimRetentionPolicy/whenScaled",
+                    json!("Delete"),
+                )],
+                vec![],
+                vec![],
+            ),
+            (
+                "Flux reconciles",
+                claim(),
+                vec![volume()],
+                vec![with(web(), "/metadata/labels", json!({"kustomize.toolkit.fluxcd.io/name": "apps"}))],
+                vec![],
+                vec![],
+            ),
+            (
+                "HelmRelease",
+                claim(),
+                vec![volume()],
+                vec![with(web(), "/metadata/labels", json!({"helm.toolkit.fluxcd.io/name": "apps"}))],
+                vec![],
+                vec![],
+            ),
+            (
+                "Argo CD",
+                claim(),
+                vec![volume()],
+                vec![with(
+                    web(),
+                    "/metadata/annotations",
+                    json!({"argocd.argoproj.io/tracking-id": "app:apps/Deployment:shop/web"}),
+                )],
+                vec![],
+                vec![],
+            ),
             ("without a controller", claim(), vec![volume()], vec![], vec![pod("lone", "Running")], vec![]),
             ("it is finished", claim(), vec![volume()], vec![], vec![pod("done", "Succeeded")], vec![]),
-            ("KEDA", claim(), vec![volume()], vec![web()], vec![], vec![json!({"kind": "ScaledObject", "metadata": {"name": "k", "namespace": "shop"}, "spec": {"scaleTargetRef": {"name": "web"}}})]),
-            ("scales it from 0", claim(), vec![volume()], vec![web()], vec![], vec![json!({"kind": "HorizontalPodAutoscaler", "metadata": {"name": "h", "namespace": "shop"}, "spec": {"minReplicas": 0, "scaleTargetRef": {"kind": "Deployment", "name": "web"}}})]),
+            (
+                "KEDA",
+                claim(),
+                vec![volume()],
+                vec![web()],
+                vec![],
+                vec![
+                    json!({"kind": "ScaledObject", "metadata": {"name": "k", "namespace": "shop"}, "spec": {"scaleTargetRef": {"name": "web"}}}),
+                ],
+            ),
+            (
+                "scales it from 0",
+                claim(),
+                vec![volume()],
+                vec![web()],
+                vec![],
+                vec![
+                    json!({"kind": "HorizontalPodAutoscaler", "metadata": {"name": "h", "namespace": "shop"}, "spec": {"minReplicas": 0, "scaleTargetRef": {"kind": "Deployment", "name": "web"}}}),
+                ],
+            ),
         ] {
             let got = reasons(&claim, &volumes, &templated, &pods, &scalers);
             assert!(got.len() == 1 && got[0].contains(want), "{want}: {got:?}");
@@ -360,8 +533,16 @@ mod tests {
     #[test]
     fn what_is_paused_or_a_copy_passes() {
         for object in [
-            with(with(web(), "/metadata/labels", json!({"kustomize.toolkit.fluxcd.io/name": "apps"})), "/metadata/annotations", json!({"kustomize.toolkit.fluxcd.io/reconcile": "disabled"})),
-            with(web(), "/metadata/annotations", json!({"argocd.argoproj.io/tracking-id": "app:apps/Deployment:other/elsewhere"})),
+            with(
+                with(web(), "/metadata/labels", json!({"kustomize.toolkit.fluxcd.io/name": "apps"})),
+                "/metadata/annotations",
+                json!({"kustomize.toolkit.fluxcd.io/reconcile": "disabled"}),
+            ),
+            with(
+                web(),
+                "/metadata/annotations",
+                json!({"argocd.argoproj.io/tracking-id": "app:apps/Deployment:other/elsewhere"}),
+            ),
         ] {
             assert_eq!(reasons(&claim(), &[volume()], &[object], &[], &[]), Vec::<String>::new());
         }

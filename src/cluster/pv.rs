@@ -132,7 +132,9 @@ impl Backend {
 }
 
 fn paths_overlap(a: &str, b: &str) -> bool {
-    let parts = |path: &str| path.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned).collect::<Vec<_>>();
+    let parts = |path: &str| {
+        path.split('/').filter(|part| !part.is_empty() && *part != ".").map(str::to_owned).collect::<Vec<_>>()
+    };
     parts(a).iter().zip(parts(b).iter()).all(|(x, y)| x == y)
 }
 
@@ -157,7 +159,9 @@ pub fn plan_retain(pv: Pv<'_>) -> Write {
     patch(
         pv,
         json!({"metadata": {"annotations": {POLICY: was}}, "spec": {"persistentVolumeReclaimPolicy": "Retain"}}),
-        Some(json!({"metadata": {"annotations": {POLICY: null, RUN: null, STEP: null}}, "spec": {"persistentVolumeReclaimPolicy": was}})),
+        Some(
+            json!({"metadata": {"annotations": {POLICY: null, RUN: null, STEP: null}}, "spec": {"persistentVolumeReclaimPolicy": was}}),
+        ),
         Class::Reversible,
     )
 }
@@ -224,7 +228,9 @@ mod tests {
 
     #[test]
     fn the_stricter_policy_keeps_data() {
-        for (a, b, want) in [("Delete", "Delete", "Delete"), ("Delete", "Retain", "Retain"), ("Retain", "Delete", "Retain")] {
+        for (a, b, want) in
+            [("Delete", "Delete", "Delete"), ("Delete", "Retain", "Retain"), ("Retain", "Delete", "Retain")]
+        {
             assert_eq!(stricter(a, b), want);
         }
     }

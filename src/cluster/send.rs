@@ -123,7 +123,10 @@ impl Door {
     /// Sends one write once. Consumes the permit.
     async fn send(&self, permit: Permit, write: &Write) -> Sent {
         if !permit.covers(write) {
-            return Sent::Rejected(Problem::bug(format!("the permit of {} is for another write", permit.step())), Again::No);
+            return Sent::Rejected(
+                Problem::bug(format!("the permit of {} is for another write", permit.step())),
+                Again::No,
+            );
         }
         let resource = match self.cluster.resource(&kind_text(write)).await {
             Ok(resource) => resource,
@@ -142,7 +145,11 @@ impl Door {
         }
         let version = fresh.target.as_ref().map(|target| text(target, "/metadata/resourceVersion")).unwrap_or_default();
         let (method, path, body, content_type) = request(&permit, write, version);
-        let path = if write.verb == Verb::Create { resource.path(&write.namespace, "") } else { resource.path(&write.namespace, &path) };
+        let path = if write.verb == Verb::Create {
+            resource.path(&write.namespace, "")
+        } else {
+            resource.path(&write.namespace, &path)
+        };
         self.cluster.requests().writes.fetch_add(1, Ordering::Relaxed);
         let query: &[(&str, &str)] = if write.verb == Verb::Delete { &[] } else { &[("fieldManager", "pvmigrate")] };
         match self.cluster.once(method, &path, query, body.to_string().into_bytes(), Some(content_type)).await {
@@ -212,7 +219,8 @@ impl Door {
         }
         for owner in guard::new_owners(write, fresh.target.as_ref()) {
             let name = format!("{}:{}/{}", text(owner, "/kind"), write.namespace, text(owner, "/name"));
-            let served = cluster.find_resource(&format!("{}/{}", text(owner, "/apiVersion"), text(owner, "/kind"))).await?;
+            let served =
+                cluster.find_resource(&format!("{}/{}", text(owner, "/apiVersion"), text(owner, "/kind"))).await?;
             let live = match served {
                 Some(kind) => {
                     let namespace = if kind.namespaced { write.namespace.as_str() } else { "" };
@@ -232,7 +240,8 @@ impl Door {
         let mut found = Vec::new();
         let Some(super::pv::Backend::Handle(_, handle)) = volume.backend() else { return Ok(found) };
         if let Some(kind) = self.cluster.find_resource("VolumeSnapshotContent.snapshot.storage.k8s.io").await? {
-            let contents = self.cluster.list_all(&kind, "").await.map_err(|e| e.problem("see the snapshots of a volume", None))?;
+            let contents =
+                self.cluster.list_all(&kind, "").await.map_err(|e| e.problem("see the snapshots of a volume", None))?;
             for content in contents {
                 if text(&content, "/spec/source/volumeHandle") == handle {
                     found.push(format!("VolumeSnapshotContent:{}", text(&content, "/metadata/name")));
@@ -245,11 +254,10 @@ impl Door {
     /// Finds out by reading whether a write was carried out.
     async fn settle(&self, id: &StepId, write: &Write) -> Result<Settled, Problem> {
         let resource = self.cluster.resource(&kind_text(write)).await?;
-        let object = self
-            .cluster
-            .find(&resource, &write.namespace, &write.name)
-            .await
-            .map_err(|e| e.problem(&format!("find out whether `{write}` was carried out"), Some(&write.object())))?;
+        let object =
+            self.cluster.find(&resource, &write.namespace, &write.name).await.map_err(|e| {
+                e.problem(&format!("find out whether `{write}` was carried out"), Some(&write.object()))
+            })?;
         let ours = |object: &Json| {
             text(object, "/metadata/annotations/pvmigrate.io~1step") == id.as_str()
                 && text(object, "/metadata/annotations/pvmigrate.io~1run") == self.journal.run().as_str()
@@ -260,14 +268,17 @@ impl Door {
             (Verb::Create, Some(_)) => Settled::Foreign(taken(write)),
             (Verb::Delete, None) => Settled::Applied(Json::Null),
             (Verb::Delete, Some(object)) if !guard::is_same(write, &object) => Settled::Applied(Json::Null),
-            (Verb::Delete, Some(object)) if !text(&object, "/metadata/deletionTimestamp").is_empty() => Settled::Applied(object),
+            (Verb::Delete, Some(object)) if !text(&object, "/metadata/deletionTimestamp").is_empty() => {
+                Settled::Applied(object)
+            }
             (Verb::Delete, Some(_)) => Settled::NotApplied,
             (Verb::Patch, None) => Settled::Foreign(vanished(write)),
             (Verb::Patch, Some(object)) if !guard::is_same(write, &object) => Settled::Foreign(replaced(write)),
             (Verb::Patch, Some(object)) if ours(&object) => Settled::Applied(object),
             // It would carry our run: another run that did the same is not us, and its hand is on the object.
             (Verb::Patch, Some(object))
-                if is_marking(write) && text(&object, "/metadata/annotations/pvmigrate.io~1run") != self.journal.run().as_str() =>
+                if is_marking(write)
+                    && text(&object, "/metadata/annotations/pvmigrate.io~1run") != self.journal.run().as_str() =>
             {
                 Settled::NotApplied
             }
@@ -282,7 +293,11 @@ impl Door {
 
 /// `apps/v1/Deployment`: how `Cluster::resource` is asked for the kind of a write.
 fn kind_text(write: &Write) -> String {
-    if super::kinds::is_known(&write.gvk) { write.gvk.kind.clone() } else { format!("{}/{}", write.gvk.api_version(), write.gvk.kind) }
+    if super::kinds::is_known(&write.gvk) {
+        write.gvk.kind.clone()
+    } else {
+        format!("{}/{}", write.gvk.api_version(), write.gvk.kind)
+    }
 }
 
 fn taken(write: &Write) -> Problem {
@@ -294,7 +309,8 @@ fn vanished(write: &Write) -> Problem {
 }
 
 fn replaced(write: &Write) -> Problem {
-    Problem::new(Kind::Conflict, format!("{} was deleted and made anew by somebody else", write.object())).object(write.object())
+    Problem::new(Kind::Conflict, format!("{} was deleted and made anew by somebody else", write.object()))
+        .object(write.object())
 }
 
 /// Compares the object that is there with the one that the write was planned for.
@@ -308,7 +324,8 @@ fn precondition(write: &Write, target: Option<&Json>) -> Result<(), Problem> {
         (Precondition::Version { resource_version, .. }, Some(target))
             if text(target, "/metadata/resourceVersion") != resource_version =>
         {
-            Err(Problem::new(Kind::Conflict, format!("{} was changed by somebody else", write.object())).object(write.object()))
+            Err(Problem::new(Kind::Conflict, format!("{} was changed by somebody else", write.object()))
+                .object(write.object()))
         }
         _ => Ok(()),
     }
@@ -372,7 +389,8 @@ mod tests {
 
     fn permit(write: &Write) -> (tempfile::TempDir, Permit) {
         let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::open(RunId::parse("0123abcd").unwrap(), Box::new(FileStore::open(dir.path()).unwrap())).unwrap();
+        let journal =
+            Journal::open(RunId::parse("0123abcd").unwrap(), Box::new(FileStore::open(dir.path()).unwrap())).unwrap();
         let permit = journal.permit(&StepId::new("root/1.x"), "x", write).unwrap();
         (dir, permit)
     }
@@ -393,7 +411,10 @@ mod tests {
         ] {
             let (_dir, permit) = permit(&write);
             let (method, _, body, _) = request(&permit, &write, "7");
-            assert_eq!((method, &body["metadata"]["uid"], &body["metadata"]["resourceVersion"]), ("PATCH", &json!("u1"), &json!("7")));
+            assert_eq!(
+                (method, &body["metadata"]["uid"], &body["metadata"]["resourceVersion"]),
+                ("PATCH", &json!("u1"), &json!("7"))
+            );
         }
         let write = pvc::plan_delete(Pvc(&claim), crate::journal::Class::Swap);
         let (_dir, permit) = permit(&write);
@@ -423,7 +444,8 @@ mod tests {
         other["metadata"]["uid"] = json!("u2");
         assert_eq!(precondition(&write, Some(&other)).map_err(|p| p.kind), Err(Kind::Conflict));
         assert_eq!(precondition(&write, None).map_err(|p| p.kind), Err(Kind::NotFound));
-        let exact = Write { precondition: Precondition::Version { uid: "u1".into(), resource_version: "6".into() }, ..write };
+        let exact =
+            Write { precondition: Precondition::Version { uid: "u1".into(), resource_version: "6".into() }, ..write };
         assert_eq!(precondition(&exact, Some(&volume())).map_err(|p| p.kind), Err(Kind::Conflict));
     }
 }

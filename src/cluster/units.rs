@@ -118,7 +118,9 @@ pub fn units(claims: &[Json], all: &Population) -> Vec<Unit> {
     let mut group: Vec<usize> = (0..claims.len()).collect();
     let mut by_user: BTreeMap<String, usize> = BTreeMap::new();
     for (index, users) in users.iter().enumerate() {
-        for user in users.workloads.iter().chain(&users.bare).map(|object| uid(object).to_owned()).chain(users.foreign.clone()) {
+        for user in
+            users.workloads.iter().chain(&users.bare).map(|object| uid(object).to_owned()).chain(users.foreign.clone())
+        {
             let first = *by_user.entry(user).or_insert(index);
             let (a, b) = (root(&group, first), root(&group, index));
             group[a.max(b)] = a.min(b);
@@ -213,7 +215,8 @@ mod tests {
             claims.iter().map(|claim| json!({"persistentVolumeClaim": {"claimName": claim}})).collect();
         let mut pod = json!({"kind": "Pod", "metadata": {"name": name, "namespace": "shop", "uid": name}, "spec": {"volumes": volumes}});
         if let Some((kind, owner)) = owner {
-            pod["metadata"]["ownerReferences"] = json!([{"kind": kind, "name": owner, "uid": owner, "controller": true}]);
+            pod["metadata"]["ownerReferences"] =
+                json!([{"kind": kind, "name": owner, "uid": owner, "controller": true}]);
         }
         pod
     }
@@ -234,22 +237,30 @@ mod tests {
         let all = Population {
             pods: vec![pod("web-1", Some(("ReplicaSet", "web-rs")), &["data", "logs"]), pod("lone", None, &["other"])],
             templated: vec![
-                deployment("web", &["data", "logs"]), replica_set("web-rs", "web", &["data", "logs"]),
-                deployment("report", &["logs", "archive"]), deployment("else", &["cache"]),
+                deployment("web", &["data", "logs"]),
+                replica_set("web-rs", "web", &["data", "logs"]),
+                deployment("report", &["logs", "archive"]),
+                deployment("else", &["cache"]),
             ],
             autoscalers: vec![],
         };
         let claims: Vec<Json> = ["archive", "cache", "data", "logs", "other", "unused"].map(claim).into();
         let made = units(&claims, &all);
         let names = |objects: &[Json]| objects.iter().map(|o| text(o, "/metadata/name").to_owned()).collect::<Vec<_>>();
-        let picture: Vec<_> = made.iter().map(|unit| (unit.key.as_str(), names(&unit.claims), names(&unit.workloads), names(&unit.bare))).collect();
+        let picture: Vec<_> = made
+            .iter()
+            .map(|unit| (unit.key.as_str(), names(&unit.claims), names(&unit.workloads), names(&unit.bare)))
+            .collect();
         let strings = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-        assert_eq!(picture, vec![
-            ("shop/archive", strings(&["archive", "data", "logs"]), strings(&["report", "web"]), strings(&[])),
-            ("shop/cache", strings(&["cache"]), strings(&["else"]), strings(&[])),
-            ("shop/other", strings(&["other"]), strings(&[]), strings(&["lone"])),
-            ("shop/unused", strings(&["unused"]), strings(&[]), strings(&[])),
-        ]);
+        assert_eq!(
+            picture,
+            vec![
+                ("shop/archive", strings(&["archive", "data", "logs"]), strings(&["report", "web"]), strings(&[])),
+                ("shop/cache", strings(&["cache"]), strings(&["else"]), strings(&[])),
+                ("shop/other", strings(&["other"]), strings(&[]), strings(&["lone"])),
+                ("shop/unused", strings(&["unused"]), strings(&[]), strings(&[])),
+            ]
+        );
     }
 
     #[test]
@@ -259,7 +270,8 @@ mod tests {
         assert_eq!(users.foreign, vec!["Postgres:shop/pg"]);
         // A workload of ours that an operator made is the operator's.
         let mut set = deployment("pg", &["data"]);
-        set["metadata"]["ownerReferences"] = json!([{"kind": "Postgres", "name": "pg", "uid": "x", "controller": true}]);
+        set["metadata"]["ownerReferences"] =
+            json!([{"kind": "Postgres", "name": "pg", "uid": "x", "controller": true}]);
         let all = Population { templated: vec![set], ..Population::default() };
         let users = users_of(&PvcRef::new("shop", "data"), &all);
         assert_eq!((users.workloads.len(), users.foreign), (1, vec!["Postgres:shop/pg".to_owned()]));

@@ -76,8 +76,17 @@ impl Cluster {
             };
             let version = object.as_ref().and_then(|o| o["metadata"]["resourceVersion"].as_str()).unwrap_or_default();
             let query = [("fieldSelector", selector.as_str())];
-            self.until_something_happens(&one.resource, one.namespace, &query, version, deadline, cancel, what, &missing)
-                .await?;
+            self.until_something_happens(
+                &one.resource,
+                one.namespace,
+                &query,
+                version,
+                deadline,
+                cancel,
+                what,
+                &missing,
+            )
+            .await?;
         }
     }
 
@@ -106,7 +115,8 @@ impl Cluster {
                 Seen::Hopeless(problem) => return Err(problem),
                 Seen::NotYet(missing) => missing,
             };
-            self.until_something_happens(resource, namespace, query, &version, deadline, cancel, what, &missing).await?;
+            self.until_something_happens(resource, namespace, query, &version, deadline, cancel, what, &missing)
+                .await?;
         }
     }
 
@@ -178,9 +188,10 @@ impl Cluster {
         if !version.is_empty() {
             query.push(("resourceVersion", version));
         }
-        let request = Request::get(super::connect::url(&resource.path(namespace, ""), &query))
-            .body(Vec::new())
-            .map_err(|e| Error::Unknown { what: "the path of the watch is not valid".into(), source: Some(Box::new(e)) })?;
+        let request =
+            Request::get(super::connect::url(&resource.path(namespace, ""), &query)).body(Vec::new()).map_err(|e| {
+                Error::Unknown { what: "the path of the watch is not valid".into(), source: Some(Box::new(e)) }
+            })?;
         let opening = self.client().request_events::<Json>(request);
         let stream = tokio::time::timeout(Duration::from_secs(super::connect::REQUEST_S), opening)
             .await

@@ -140,7 +140,9 @@ pub fn plan_clean(object: &Json) -> Write {
 }
 
 pub fn is_marked(object: &Json) -> bool {
-    object["metadata"]["annotations"].as_object().is_some_and(|map| map.keys().any(|key| key.starts_with("pvmigrate.io/")))
+    object["metadata"]["annotations"]
+        .as_object()
+        .is_some_and(|map| map.keys().any(|key| key.starts_with("pvmigrate.io/")))
 }
 
 fn unmarked() -> Json {
@@ -187,8 +189,14 @@ mod tests {
     #[test]
     fn a_statefulset_owns_the_claims_of_all_its_ordinals() {
         for (claim, is) in [
-            ("data-db-0", true), ("data-db-17", true), ("logs", true),
-            ("data-db-007", false), ("data-db-", false), ("data-db", false), ("data-dbx-0", false), ("x-data-db-0", false),
+            ("data-db-0", true),
+            ("data-db-17", true),
+            ("logs", true),
+            ("data-db-007", false),
+            ("data-db-", false),
+            ("data-db", false),
+            ("data-dbx-0", false),
+            ("x-data-db-0", false),
         ] {
             assert_eq!(names_claim(&db(), claim), is, "{claim}");
         }
@@ -197,7 +205,10 @@ mod tests {
     #[test]
     fn stopping_notes_the_replicas_and_starting_takes_the_note_away() {
         let stop = plan_stop(&db());
-        assert_eq!(stop.body, json!({"metadata": {"annotations": {"pvmigrate.io/replicas": "2"}}, "spec": {"replicas": 0}}));
+        assert_eq!(
+            stop.body,
+            json!({"metadata": {"annotations": {"pvmigrate.io/replicas": "2"}}, "spec": {"replicas": 0}})
+        );
         assert_eq!(stop.inverse[0].body, plan_start(&db(), 2).body);
     }
 

@@ -50,7 +50,11 @@ mod tests {
             (None, &[], &[], &["node1"], false, None),
         ] {
             let placement = Placement {
-                asked: asked.map(str::to_owned), in_use_on: set(in_use), was_on: set(was), ready: set(ready), shared,
+                asked: asked.map(str::to_owned),
+                in_use_on: set(in_use),
+                was_on: set(was),
+                ready: set(ready),
+                shared,
             };
             assert_eq!(node(&placement).as_deref(), want, "{placement:?}");
         }

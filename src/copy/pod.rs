@@ -16,8 +16,15 @@ pub const TARGET: &str = "/target";
 pub enum Task {
     /// It mounts the target and ends: the volume is provisioned where it ran.
     Reserve,
-    Copy { last: bool, since: Option<String> },
-    Verify { last: bool, mode: String, since: Option<String> },
+    Copy {
+        last: bool,
+        since: Option<String>,
+    },
+    Verify {
+        last: bool,
+        mode: String,
+        since: Option<String>,
+    },
 }
 
 impl Task {
@@ -160,7 +167,8 @@ fn follow(spec: &mut Json, like: &Json) {
         spec["affinity"] = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": required}});
     }
     // The labels of SELinux must fit, or the mount would be relabelled under the workload's hands.
-    let selinux = [&like["securityContext"]["seLinuxOptions"], &like["containers"][0]["securityContext"]["seLinuxOptions"]];
+    let selinux =
+        [&like["securityContext"]["seLinuxOptions"], &like["containers"][0]["securityContext"]["seLinuxOptions"]];
     if let Some(options) = selinux.into_iter().find(|options| options.is_object()) {
         spec["securityContext"]["seLinuxOptions"] = options.clone();
     }
@@ -208,12 +216,15 @@ pub fn check_patch(patch: &Json) -> Result<(), Problem> {
         }
     }
     for map in ["labels", "annotations"] {
-        let touched = patch["metadata"][map].as_object().into_iter().flatten().any(|(key, _)| key.starts_with("pvmigrate.io/"));
+        let touched =
+            patch["metadata"][map].as_object().into_iter().flatten().any(|(key, _)| key.starts_with("pvmigrate.io/"));
         if touched {
             return refuse("labels or annotations of pvmigrate.io");
         }
     }
-    if !text(patch, "/spec/securityContext/fsGroup").is_empty() || patch.pointer("/spec/securityContext/fsGroup").is_some() {
+    if !text(patch, "/spec/securityContext/fsGroup").is_empty()
+        || patch.pointer("/spec/securityContext/fsGroup").is_some()
+    {
         return refuse("fsGroup: the kubelet would change owners in both volumes");
     }
     Ok(())

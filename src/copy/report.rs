@@ -277,10 +277,7 @@ mod tests {
     fn lines_read_back_what_was_written() {
         let line = Line::CopyReport(failed_copy());
         assert_eq!(Line::parse(&line.to_json()), Some(line.clone()));
-        assert!(
-            line.to_json()
-                .starts_with(r#"{"t":"copy_report","ok":false,"pass":"final""#)
-        );
+        assert!(line.to_json().starts_with(r#"{"t":"copy_report","ok":false,"pass":"final""#));
     }
 
     #[test]
@@ -307,17 +304,11 @@ mod tests {
         copy.meaning = "é".repeat(5000);
         let text = Line::CopyReport(copy).to_json_within(TERMINATION_MESSAGE_BYTES - 1);
         assert!(text.len() < TERMINATION_MESSAGE_BYTES);
-        let Some(Line::CopyReport(cut)) = Line::parse(&text) else {
-            panic!("{text}")
-        };
+        let Some(Line::CopyReport(cut)) = Line::parse(&text) else { panic!("{text}") };
         assert!(!cut.ok && cut.kind == Some(FailKind::Permission) && cut.exit == 23 && cut.meaning.starts_with('é'));
 
-        let difference = Difference {
-            path: "p".repeat(200),
-            what: "mode".into(),
-            source: "1".into(),
-            target: "2".into(),
-        };
+        let difference =
+            Difference { path: "p".repeat(200), what: "mode".into(), source: "1".into(), target: "2".into() };
         let verify = VerifyReport {
             ok: false,
             mode: Mode::Full,
@@ -337,9 +328,7 @@ mod tests {
         };
         let text = Line::VerifyReport(verify).to_json_within(TERMINATION_MESSAGE_BYTES - 1);
         assert!(text.len() < TERMINATION_MESSAGE_BYTES);
-        let Some(Line::VerifyReport(cut)) = Line::parse(&text) else {
-            panic!("{text}")
-        };
+        let Some(Line::VerifyReport(cut)) = Line::parse(&text) else { panic!("{text}") };
         assert!(cut.differences_total == 77 && cut.differences.len() > 5 && cut.messages == ["m"]);
     }
 }

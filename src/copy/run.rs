@@ -42,7 +42,13 @@ enum End {
 ///
 /// # Errors
 /// If no pod could be brought to its end, with what the cluster says about it.
-pub async fn run(door: &Door, id: &StepId, plan: &PodPlan, who: &str, voice: &Arc<dyn Voice>) -> Result<Ended, Problem> {
+pub async fn run(
+    door: &Door,
+    id: &StepId,
+    plan: &PodPlan,
+    who: &str,
+    voice: &Arc<dyn Voice>,
+) -> Result<Ended, Problem> {
     let mut last = String::new();
     for attempt in 1..=ATTEMPTS {
         let plan = PodPlan { name: pod_name(plan, id, attempt), ..plan.clone() };
@@ -65,7 +71,9 @@ pub async fn run(door: &Door, id: &StepId, plan: &PodPlan, who: &str, voice: &Ar
         // The next pod must not meet the last one on the target; after the last one whoever needs the claims waits.
         remove(door, &id.part(&format!("delete-{attempt}")), &plan, uid(&made), !last_one).await?;
         match end {
-            End::Report(report, node) if !is_passing(&report) || attempt == ATTEMPTS => return Ok(Ended { report, node }),
+            End::Report(report, node) if !is_passing(&report) || attempt == ATTEMPTS => {
+                return Ok(Ended { report, node });
+            }
             End::Report(report, _) => last = report["meaning"].as_str().unwrap_or("it failed").to_owned(),
             End::Lost(why) => last = why,
         }
@@ -101,7 +109,12 @@ fn create(plan: &PodPlan) -> Write {
 
 /// Deletes this very pod and, if asked, waits until its node let the volumes go.
 async fn remove(door: &Door, id: &StepId, plan: &PodPlan, pod_uid: &str, wait: bool) -> Result<(), Problem> {
-    let write = Write { verb: Verb::Delete, body: Json::Null, precondition: Precondition::Uid(pod_uid.to_owned()), ..create(plan) };
+    let write = Write {
+        verb: Verb::Delete,
+        body: Json::Null,
+        precondition: Precondition::Uid(pod_uid.to_owned()),
+        ..create(plan)
+    };
     if let Err(problem) = door.perform(id, "delete", write).await {
         let resource = known("Pod");
         let now = door.cluster.find(&resource, &plan.namespace, &plan.name).await;
@@ -134,13 +147,26 @@ pub async fn our_pods_are_gone(door: &Door, claim: &crate::words::PvcRef) -> Res
     let selector = format!("{}={}", crate::cluster::RUN, door.journal.run());
     let what = format!("our own pods have let claim `{claim}` go");
     door.cluster
-        .wait_for_all(&known("Pod"), &claim.namespace, &[("labelSelector", &selector)], Clock.deadline(GONE), &door.cancel, &what, |pods| {
-            let holds = |pod: &&Json| crate::cluster::workload::claims_of_spec(&pod["spec"]).contains(&claim.name.as_str());
-            match pods.iter().find(holds) {
-                None => Seen::Done(()),
-                Some(pod) => Seen::NotYet(format!("pod `{}` on {} is still there", text(pod, "/metadata/name"), text(pod, "/spec/nodeName"))),
-            }
-        })
+        .wait_for_all(
+            &known("Pod"),
+            &claim.namespace,
+            &[("labelSelector", &selector)],
+            Clock.deadline(GONE),
+            &door.cancel,
+            &what,
+            |pods| {
+                let holds =
+                    |pod: &&Json| crate::cluster::workload::claims_of_spec(&pod["spec"]).contains(&claim.name.as_str());
+                match pods.iter().find(holds) {
+                    None => Seen::Done(()),
+                    Some(pod) => Seen::NotYet(format!(
+                        "pod `{}` on {} is still there",
+                        text(pod, "/metadata/name"),
+                        text(pod, "/spec/nodeName")
+                    )),
+                }
+            },
+        )
         .await
         .map_err(|problem| problem.hint("a node that is down keeps its pods: bring it back, then resume"))
 }
@@ -232,9 +258,11 @@ fn condition<'a>(pod: &'a Json, name: &str) -> Option<&'a Json> {
 fn stuck(pod: &Json) -> Option<String> {
     let waiting = &pod["status"]["containerStatuses"][0]["state"]["waiting"];
     match text(waiting, "/reason") {
-        reason @ ("ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "CreateContainerConfigError") => {
-            Some(format!("{reason}: {}", names::plain(text(waiting, "/message"))))
-        }
+        reason @ ("ErrImagePull"
+        | "ImagePullBackOff"
+        | "InvalidImageName"
+        | "ErrImageNeverPull"
+        | "CreateContainerConfigError") => Some(format!("{reason}: {}", names::plain(text(waiting, "/message")))),
         _ => None,
     }
 }
@@ -260,7 +288,9 @@ fn verdict(pod: &Json, plan: &PodPlan) -> End {
     match (report, text(ended, "/reason")) {
         (Some(Line::CopyReport(report)), _) => End::Report(json!(report), node),
         (Some(Line::VerifyReport(report)), _) => End::Report(json!(report), node),
-        (_, "OOMKilled") => End::Report(failed(plan, "the pod ran out of memory: give it more with --pod-patch", 137), node),
+        (_, "OOMKilled") => {
+            End::Report(failed(plan, "the pod ran out of memory: give it more with --pod-patch", 137), node)
+        }
         // Evicted, preempted, or its node went away: nothing is wrong with the data.
         _ if exit.is_none() || matches!(exit, Some(137 | 143)) => {
             let reason = [text(pod, "/status/reason"), text(pod, "/status/message"), text(ended, "/reason")];
@@ -283,7 +313,8 @@ async fn with_events(door: &Door, plan: &PodPlan, problem: Problem) -> Problem {
         return problem;
     }
     let selector = format!("involvedObject.name={}", plan.name);
-    let Ok((events, _)) = door.cluster.list(&known("Event"), &plan.namespace, &[("fieldSelector", &selector)]).await else {
+    let Ok((events, _)) = door.cluster.list(&known("Event"), &plan.namespace, &[("fieldSelector", &selector)]).await
+    else {
         return problem;
     };
     let mut problem = problem;
@@ -347,9 +378,13 @@ pub fn copy_problem(report: &Json, who: &str) -> Problem {
         problem = problem.quote(names::plain(line));
     }
     match parsed.and_then(|report| report.kind) {
-        Some(FailKind::TargetTooSmall | FailKind::NoSpace | FailKind::Quota) => problem.hint("give the target more room: --dest-size SIZE"),
+        Some(FailKind::TargetTooSmall | FailKind::NoSpace | FailKind::Quota) => {
+            problem.hint("give the target more room: --dest-size SIZE")
+        }
         Some(FailKind::Permission) => problem.hint("copy as root, or as the owner of the files: --run-as UID"),
-        Some(FailKind::MetadataUnsupported) => problem.hint("the target's file system cannot hold this metadata: choose another class"),
+        Some(FailKind::MetadataUnsupported) => {
+            problem.hint("the target's file system cannot hold this metadata: choose another class")
+        }
         Some(FailKind::Vanished) => problem.hint("somebody writes to the source: stop them first"),
         _ => problem,
     }
@@ -364,10 +399,14 @@ pub fn verify_problem(report: &Json, who: &str) -> Problem {
     };
     let mut problem = match report.kind {
         Some(_) => Problem::new(Kind::Copy, format!("{who} could not be verified")),
-        None => Problem::new(Kind::Mismatch, format!("{who}: source and target differ in {} places", report.differences_total)),
+        None => Problem::new(
+            Kind::Mismatch,
+            format!("{who}: source and target differ in {} places", report.differences_total),
+        ),
     };
     for d in report.differences.iter().take(10) {
-        problem = problem.quote(format!("{}: {} is {} in the source, {} in the target", d.path, d.what, d.source, d.target));
+        problem =
+            problem.quote(format!("{}: {} is {} in the source, {} in the target", d.path, d.what, d.source, d.target));
     }
     for line in report.messages.iter().take(5) {
         problem = problem.quote(names::plain(line));
@@ -379,7 +418,12 @@ pub fn verify_problem(report: &Json, who: &str) -> Problem {
 ///
 /// # Errors
 /// `Timeout` if a node stays away: its containers may still be writing.
-pub async fn nodes_are_clean(door: &Door, claim: &crate::words::PvcRef, volume: &Json, timeout: Duration) -> Result<(), Problem> {
+pub async fn nodes_are_clean(
+    door: &Door,
+    claim: &crate::words::PvcRef,
+    volume: &Json,
+    timeout: Duration,
+) -> Result<(), Problem> {
     let nodes = door.ledger.books().nodes.get(claim).cloned().unwrap_or_default();
     let pv = crate::cluster::pv::Pv(volume);
     let handle = match pv.backend() {
@@ -415,8 +459,17 @@ mod tests {
 
     fn plan() -> PodPlan {
         PodPlan {
-            name: "p".into(), namespace: "shop".into(), run: "0123abcd".into(), task: Task::Copy { last: false, since: None },
-            image: "i".into(), source: Some("data".into()), target: "t".into(), node: None, like: Json::Null, run_as: None, patch: Json::Null,
+            name: "p".into(),
+            namespace: "shop".into(),
+            run: "0123abcd".into(),
+            task: Task::Copy { last: false, since: None },
+            image: "i".into(),
+            source: Some("data".into()),
+            target: "t".into(),
+            node: None,
+            like: Json::Null,
+            run_as: None,
+            patch: Json::Null,
         }
     }
 
@@ -446,7 +499,9 @@ mod tests {
         let never_ran = json!({"status": {"phase": "Failed", "reason": "NodeAffinity", "message": "no such node"}});
         let End::Lost(why) = verdict(&never_ran, &plan()) else { panic!("it has no report") };
         assert_eq!(why, "NodeAffinity");
-        let End::Report(report, _) = verdict(&ended(128, "StartError", "no such file"), &plan()) else { panic!("it has an end") };
+        let End::Report(report, _) = verdict(&ended(128, "StartError", "no such file"), &plan()) else {
+            panic!("it has an end")
+        };
         assert_eq!(report["ok"], false);
         assert!(!is_passing(&report));
     }

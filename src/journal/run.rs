@@ -171,10 +171,9 @@ impl Runs {
                 return Ok(dir);
             }
         }
-        Err(Problem::usage(format!("run {run} is not known here")).hint("pvmigrate runs").hint(format!(
-            "runs are looked for in {}; another place is given with --state-dir",
-            self.root.display()
-        )))
+        Err(Problem::usage(format!("run {run} is not known here"))
+            .hint("pvmigrate runs")
+            .hint(format!("runs are looked for in {}; another place is given with --state-dir", self.root.display())))
     }
 }
 
@@ -219,8 +218,9 @@ fn is_held(dir: &Path) -> bool {
 
 fn read_run_file(dir: &Path) -> Result<RunFile, Problem> {
     let text = std::fs::read_to_string(dir.join("run.json")).map_err(|e| unusable(dir, &e))?;
-    let damaged =
-        |e: &serde_json::Error| Problem::new(Kind::Diverged, format!("{}/run.json is damaged", dir.display())).because(e);
+    let damaged = |e: &serde_json::Error| {
+        Problem::new(Kind::Diverged, format!("{}/run.json is damaged", dir.display())).because(e)
+    };
     let value: Json = serde_json::from_str(&text).map_err(|e| damaged(&e))?;
     if value["v"] != super::VERSION {
         return Err(Problem::new(

@@ -62,9 +62,8 @@ impl State {
             return Err(Illegal::Version { n: event.n, v: event.v });
         }
         let before = self.steps.get(&event.id).map(|step| &step.phase);
-        let order = |phase: &str| {
-            Err(Illegal::Order { n: event.n, t: event.t, id: event.id.clone(), phase: phase.to_owned() })
-        };
+        let order =
+            |phase: &str| Err(Illegal::Order { n: event.n, t: event.t, id: event.id.clone(), phase: phase.to_owned() });
         match (event.t, before) {
             (T::Fact, _) => self.facts.push(event.out.clone().unwrap_or_default()),
             (T::End, _) => {

@@ -105,9 +105,8 @@ impl Store for FileStore {
         if blake3::hash(text.as_bytes()).to_hex()[..32] != *name {
             return Err(Problem::new(Kind::Diverged, format!("blob {name} of the journal is damaged")));
         }
-        serde_json::from_str(&text).map_err(|e| {
-            Problem::new(Kind::Diverged, format!("blob {name} of the journal is damaged")).because(&e)
-        })
+        serde_json::from_str(&text)
+            .map_err(|e| Problem::new(Kind::Diverged, format!("blob {name} of the journal is damaged")).because(&e))
     }
 }
 

@@ -108,7 +108,8 @@ fn a_torn_last_line_is_cut_and_any_other_damage_refused() {
         drop(journal);
         assert_eq!(reopened(dir.path()).len(), 2, "cut at {cut}");
     }
-    for damage in ["{\"v\":1\n", "garbage\n", &String::from_utf8(whole.clone()).unwrap().replace("\"v\":1", "\"v\":2")] {
+    for damage in ["{\"v\":1\n", "garbage\n", &String::from_utf8(whole.clone()).unwrap().replace("\"v\":1", "\"v\":2")]
+    {
         std::fs::write(&path, [damage.as_bytes(), &whole[..]].concat()).unwrap();
         assert_eq!(why_damaged(dir.path()), Kind::Diverged, "{damage}");
     }

@@ -34,16 +34,20 @@ pub fn read(ast: &AST, script: &str) -> Result<Vec<Spec>, Problem> {
     let mut wrong: Option<Problem> = None;
     let mut visit = |nodes: &[ASTNode], top: bool| {
         let (call, position) = match nodes.last() {
-            Some(ASTNode::Expr(Expr::FnCall(call, position)) | ASTNode::Stmt(Stmt::FnCall(call, position))) => (call, *position),
+            Some(ASTNode::Expr(Expr::FnCall(call, position)) | ASTNode::Stmt(Stmt::FnCall(call, position))) => {
+                (call, *position)
+            }
             _ => return true,
         };
         if call.name != "arg" || !call.namespace.is_empty() {
             return true;
         }
-        let found = if top { spec(&call.args) } else { Err(Problem::usage("arg stands at the top level of a script only")) };
+        let found =
+            if top { spec(&call.args) } else { Err(Problem::usage("arg stands at the top level of a script only")) };
         match found {
             Ok(spec) if specs.iter().any(|other| other.name == spec.name) => {
-                wrong = Some(at(Problem::usage(format!("the option `{}` is declared twice", spec.name)), script, position));
+                wrong =
+                    Some(at(Problem::usage(format!("the option `{}` is declared twice", spec.name)), script, position));
             }
             Ok(spec) => specs.push(spec),
             Err(problem) => wrong = Some(at(problem, script, position)),
@@ -80,7 +84,12 @@ fn position_of(node: &ASTNode) -> Position {
 /// True inside blocks, loops and conditions: what stands there may never run.
 fn is_nested(nodes: &[ASTNode]) -> bool {
     nodes.iter().any(|node| {
-        matches!(node, ASTNode::Stmt(Stmt::If(..) | Stmt::For(..) | Stmt::While(..) | Stmt::Do(..) | Stmt::Switch(..) | Stmt::TryCatch(..)))
+        matches!(
+            node,
+            ASTNode::Stmt(
+                Stmt::If(..) | Stmt::For(..) | Stmt::While(..) | Stmt::Do(..) | Stmt::Switch(..) | Stmt::TryCatch(..)
+            )
+        )
     })
 }
 
@@ -106,7 +115,10 @@ fn spec(args: &[Expr]) -> Result<Spec, Problem> {
     let (Some(Json::String(name)), Some(Json::Object(opts))) = (name, opts) else {
         return Err(not_literal());
     };
-    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') || name.starts_with('-') {
+    if name.is_empty()
+        || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        || name.starts_with('-')
+    {
         return Err(Problem::usage(format!("`{}` cannot be an option: use a-z, 0-9 and `-`", names::plain(&name))));
     }
     if GLOBAL.contains(&name.as_str()) {
@@ -132,7 +144,8 @@ fn spec(args: &[Expr]) -> Result<Spec, Problem> {
             ("many", _, Some(many)) => spec.many = many,
             ("fallback", ..) => spec.fallback = value,
             ("choices", ..) if value.is_array() => {
-                spec.choices = value.as_array().into_iter().flatten().filter_map(Json::as_str).map(str::to_owned).collect();
+                spec.choices =
+                    value.as_array().into_iter().flatten().filter_map(Json::as_str).map(str::to_owned).collect();
             }
             _ => {
                 let known = ["kind", "required", "fallback", "choices", "many", "help", "value"];
@@ -156,14 +169,17 @@ impl Spec {
     /// # Errors
     /// If it is not of the option's kind.
     pub fn parse(&self, typed: &str) -> Result<Json, Problem> {
-        let wrong = |what: &str| Problem::usage(format!("`--{}` wants {what}, not `{}`", self.name, names::plain(typed)));
+        let wrong =
+            |what: &str| Problem::usage(format!("`--{}` wants {what}, not `{}`", self.name, names::plain(typed)));
         if !self.choices.is_empty() && !self.choices.iter().any(|choice| choice == typed) {
             return Err(wrong(&format!("one of {}", self.choices.join(", "))));
         }
         match self.kind.as_str() {
             "int" => typed.parse::<i64>().map(Json::from).map_err(|_| wrong("a whole number")),
             "bool" => typed.parse::<bool>().map(Json::from).map_err(|_| wrong("true or false")),
-            "size" => size::parse_bytes(typed).map(|_| Json::from(typed)).map_err(|problem| wrong("a size").because(&problem)),
+            "size" => {
+                size::parse_bytes(typed).map(|_| Json::from(typed)).map_err(|problem| wrong("a size").because(&problem))
+            }
             "Namespace" => names::label_name(typed).map(Json::from),
             "PersistentVolumeClaim" => crate::words::PvcRef::parse(typed).map(|claim| Json::from(claim.to_string())),
             kind if kind.starts_with(|c: char| c.is_ascii_uppercase()) => names::object_name(typed).map(Json::from),
@@ -185,7 +201,6 @@ impl Spec {
 pub fn otherwise(specs: &[Spec]) -> Json {
     Json::Object(specs.iter().map(|spec| (spec.name.clone(), spec.otherwise())).collect::<Map<_, _>>())
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -211,7 +226,10 @@ mod tests {
     #[test]
     fn what_cannot_be_an_option_is_refused_with_its_place() {
         for (script, message) in [
-            ("let x = 1;\nlet a = arg(\"a\", #{ help: `${x}` });", "arg wants a name and a map of literals: it is read without running the script"),
+            (
+                "let x = 1;\nlet a = arg(\"a\", #{ help: `${x}` });",
+                "arg wants a name and a map of literals: it is read without running the script",
+            ),
             ("fn f() { arg(\"a\") }", "arg stands at the top level of a script only"),
             ("if true { let a = arg(\"a\"); }", "arg stands at the top level of a script only"),
             ("let f = || arg(\"a\");", "arg stands at the top level of a script only"),
@@ -232,9 +250,15 @@ mod tests {
     fn typed_words_become_values() {
         let spec = |kind: &str| Spec { kind: kind.into(), ..read_text("let a = arg(\"a\");").unwrap().remove(0) };
         for (kind, typed, want) in [
-            ("string", "x", Some(json!("x"))), ("int", "4", Some(json!(4))), ("int", "x", None), ("size", "1Gi", Some(json!("1Gi"))),
-            ("size", "big", None), ("PersistentVolumeClaim", "shop/data", Some(json!("shop/data"))), ("PersistentVolumeClaim", "data", None),
-            ("StorageClass", "fast", Some(json!("fast"))), ("StorageClass", "Fast!", None),
+            ("string", "x", Some(json!("x"))),
+            ("int", "4", Some(json!(4))),
+            ("int", "x", None),
+            ("size", "1Gi", Some(json!("1Gi"))),
+            ("size", "big", None),
+            ("PersistentVolumeClaim", "shop/data", Some(json!("shop/data"))),
+            ("PersistentVolumeClaim", "data", None),
+            ("StorageClass", "fast", Some(json!("fast"))),
+            ("StorageClass", "Fast!", None),
         ] {
             assert_eq!(spec(kind).parse(typed).ok(), want, "{kind} {typed}");
         }

@@ -68,7 +68,11 @@ fn check_one(
             }
             Some(ASTNode::Expr(Expr::MethodCall(call, position))) => calls.push((call.clone(), *position, true)),
             Some(ASTNode::Stmt(Stmt::TryCatch(flow, position))) if flow.branch.is_empty() => {
-                faults.push(at(Problem::usage("an empty catch hides what went wrong").hint("rethrow what is not expected: throw;"), name, *position));
+                faults.push(at(
+                    Problem::usage("an empty catch hides what went wrong").hint("rethrow what is not expected: throw;"),
+                    name,
+                    *position,
+                ));
             }
             _ => {}
         }
@@ -94,8 +98,10 @@ fn check_one(
             }
             if call.args.iter().any(is_closure) && alias != "global" {
                 faults.push(at(
-                    Problem::usage(format!("a closure is handed to the module `{alias}`: rhai would resolve its names there"))
-                        .hint("call it here, or hand over values"),
+                    Problem::usage(format!(
+                        "a closure is handed to the module `{alias}`: rhai would resolve its names there"
+                    ))
+                    .hint("call it here, or hand over values"),
                     name,
                     position,
                 ));
@@ -231,10 +237,18 @@ mod tests {
     fn faults(text: &str) -> Vec<String> {
         match Script::typed(text, &CancellationToken::new()) {
             Ok(_) => Vec::new(),
-            Err(problems) => problems.into_iter().map(|p| {
-                let place = p.place.as_ref().map(|place| format!("{}:{} ", place.line, place.column)).unwrap_or_default();
-                format!("{place}{}{}", p.message, p.hints.first().map(|hint| format!(" | {hint}")).unwrap_or_default())
-            }).collect(),
+            Err(problems) => problems
+                .into_iter()
+                .map(|p| {
+                    let place =
+                        p.place.as_ref().map(|place| format!("{}:{} ", place.line, place.column)).unwrap_or_default();
+                    format!(
+                        "{place}{}{}",
+                        p.message,
+                        p.hints.first().map(|hint| format!(" | {hint}")).unwrap_or_default()
+                    )
+                })
+                .collect(),
         }
     }
 
@@ -244,9 +258,15 @@ mod tests {
             ("scal(1, 2);", "1:1 there is no function `scal` | did you mean `scale`?"),
             ("let a = [1];\na.pussh(2);", "2:3 there is no method `pussh` | did you mean `push`?"),
             ("fn f(a) { a }\nf(1, 2);", "2:1 `f` takes 1 arguments, 2 are given"),
-            ("get_pv();", "1:1 `get_pv` takes 1 arguments, 0 are given | it is get_pv(name: string) -> PersistentVolume"),
+            (
+                "get_pv();",
+                "1:1 `get_pv` takes 1 arguments, 0 are given | it is get_pv(name: string) -> PersistentVolume",
+            ),
             ("import \"std/unitt\" as u;", "1:1 there is no module `std/unitt` | did you mean `std/unit`?"),
-            ("try { log(\"x\"); } catch {}", "1:1 an empty catch hides what went wrong | rethrow what is not expected: throw;"),
+            (
+                "try { log(\"x\"); } catch {}",
+                "1:1 an empty catch hides what went wrong | rethrow what is not expected: throw;",
+            ),
             ("let x = y;", "1:9 undefined variable: y"),
         ] {
             assert!(faults(script).iter().any(|fault| fault == want), "{script}: {:?}", faults(script));

@@ -60,7 +60,10 @@ pub fn call(primitive: &'static Primitive, ctx: &NativeCallContext, args: &[Dyna
     let args = primitive.check(args).map_err(thrown)?;
     if branch.mode == Mode::Looking {
         if primitive.effect != Effect::Read {
-            return Err(thrown(Problem::usage(format!("`{}` changes things: it has no place inside wait_until", primitive.name))));
+            return Err(thrown(Problem::usage(format!(
+                "`{}` changes things: it has no place inside wait_until",
+                primitive.name
+            ))));
         }
         let step = Step { session: session.clone(), id: StepId::new(format!("{}/look", branch.path)) };
         let out = session.runtime.block_on((primitive.run)(step, args)).map_err(thrown)?;
@@ -151,7 +154,10 @@ impl Step {
     pub async fn find(&self, kind: &str, namespace: &str, name: &str) -> Result<Option<Json>, Problem> {
         let resource = self.cluster().resource(kind).await?;
         let object = crate::words::ObjectRef::new(kind, namespace, name);
-        self.cluster().find(&resource, namespace, name).await.map_err(|e| e.problem(&format!("read {object}"), Some(&object)))
+        self.cluster()
+            .find(&resource, namespace, name)
+            .await
+            .map_err(|e| e.problem(&format!("read {object}"), Some(&object)))
     }
 
     /// Returns an object that must exist.

@@ -21,7 +21,6 @@ pub fn end(problem: &Problem, position: Position) -> Box<EvalAltResult> {
     Box::new(EvalAltResult::ErrorTerminated(Dynamic::from(Arc::new(problem.clone())), position))
 }
 
-
 /// What an error of the engine means, with the place where it arose and the calls that led there.
 pub fn problem(error: &EvalAltResult, script: &str) -> Problem {
     let mut calls = Vec::new();
@@ -81,8 +80,12 @@ fn meaning(error: &EvalAltResult) -> Problem {
         EvalAltResult::ErrorRuntime(value, _) => thrown(value),
         EvalAltResult::ErrorParsing(kind, position) => {
             let mut problem = Problem::usage(format!("the script cannot be read: {kind}"));
-            problem.place =
-                Some(Place { script: String::new(), line: line(*position), column: column(*position), calls: Vec::new() });
+            problem.place = Some(Place {
+                script: String::new(),
+                line: line(*position),
+                column: column(*position),
+                calls: Vec::new(),
+            });
             problem
         }
         EvalAltResult::ErrorFunctionNotFound(signature, _) => {
@@ -145,12 +148,8 @@ pub fn parse_problem(error: &ParseError, script: &str) -> Problem {
         let mut letters = problem.message.chars();
         letters.next().map(|first| first.to_lowercase().collect::<String>() + letters.as_str()).unwrap_or_default()
     };
-    problem.place = Some(Place {
-        script: script.to_owned(),
-        line: line(error.1),
-        column: column(error.1),
-        calls: Vec::new(),
-    });
+    problem.place =
+        Some(Place { script: script.to_owned(), line: line(error.1), column: column(error.1), calls: Vec::new() });
     problem
 }
 

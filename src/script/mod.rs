@@ -44,12 +44,16 @@ impl Script {
     ///
     /// # Errors
     /// As [`Script::load`].
-    pub fn stored(name: &str, sources: &[crate::journal::Source], cancel: &CancellationToken) -> Result<Self, Vec<Problem>> {
+    pub fn stored(
+        name: &str,
+        sources: &[crate::journal::Source],
+        cancel: &CancellationToken,
+    ) -> Result<Self, Vec<Problem>> {
         let name = resolver::main_name(name);
         let sources = Sources::stored(sources);
-        let text = sources.text(&name).ok_or_else(|| {
-            vec![Problem::new(Kind::Diverged, format!("the run does not hold its script `{name}`"))]
-        })?;
+        let text = sources
+            .text(&name)
+            .ok_or_else(|| vec![Problem::new(Kind::Diverged, format!("the run does not hold its script `{name}`"))])?;
         Self::compile(&name, &text, sources, cancel)
     }
 
@@ -95,7 +99,8 @@ pub fn evaluate(engine: &Engine, scope: &mut Scope<'_>, ast: &AST, name: &str) -
         Ok(Ok(value)) => Ok(view::to_json(&value).unwrap_or(Json::Null)),
         Ok(Err(error)) => Err(errors::problem(&error, name)),
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+            let text =
+                panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
             Err(Problem::bug(format!("the script's thread panicked: {}", text.unwrap_or("no message"))))
         }
     }

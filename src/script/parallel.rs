@@ -89,7 +89,8 @@ fn fan_out(
         return Ok(Json::Array(done));
     }
     // What ends a run goes before what one item met.
-    let graver = |problem: &Problem| matches!(problem.kind, Kind::Interrupted | Kind::Diverged | Kind::Local | Kind::Bug);
+    let graver =
+        |problem: &Problem| matches!(problem.kind, Kind::Interrupted | Kind::Diverged | Kind::Local | Kind::Bug);
     let first = problems.iter().position(graver).unwrap_or(0);
     if problems.is_empty() {
         return Err(wait::interrupted());
@@ -126,14 +127,21 @@ fn in_branch(
 fn call(ctx: &NativeCallContext, branch: &Arc<Branch>, f: &FnPtr, args: Vec<Dynamic>) -> Result<Dynamic, Problem> {
     let mut state = ctx.global_runtime_state().clone();
     state.tag = branch.tag();
-    let own = NativeCallContext::new_with_all_fields(ctx.engine(), ctx.fn_name(), ctx.fn_source(), &state, ctx.call_position());
+    let own = NativeCallContext::new_with_all_fields(
+        ctx.engine(),
+        ctx.fn_name(),
+        ctx.fn_source(),
+        &state,
+        ctx.call_position(),
+    );
     let run = std::panic::AssertUnwindSafe(|| f.call_within_context::<Dynamic>(&own, args));
     let script = ctx.call_source().unwrap_or("script");
     match std::panic::catch_unwind(run) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(errors::problem(&error, script)),
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+            let text =
+                panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
             Err(Problem::bug(format!("a branch panicked: {}", text.unwrap_or("no message"))))
         }
     }
@@ -155,10 +163,14 @@ fn keys(items: &Array) -> Result<Vec<String>, Problem> {
             } else if json.is_number() {
                 json.to_string()
             } else {
-                return Err(Problem::usage("an item must be an object of the cluster, a string, or a map with a `key`"));
+                return Err(Problem::usage(
+                    "an item must be an object of the cluster, a string, or a map with a `key`",
+                ));
             };
             if !seen.insert(key.clone()) {
-                return Err(Problem::usage(format!("two items are called `{key}`")).hint("give maps a `key` of their own"));
+                return Err(
+                    Problem::usage(format!("two items are called `{key}`")).hint("give maps a `key` of their own")
+                );
             }
             Ok(key)
         })
@@ -176,9 +188,16 @@ pub fn named_step(ctx: &NativeCallContext, name: &str, f: &FnPtr) -> Outcome {
     if !branch.is_replaying() {
         session.voice.status(name);
     }
-    let out = enter::step(&session, &id, "step", &signature(&[Json::from(name)]), &enter::place(ctx), true, position, || {
-        in_branch(ctx, &branch, &session, &format!("{}/{number}~{name}", branch.path), f, vec![])
-    })?;
+    let out = enter::step(
+        &session,
+        &id,
+        "step",
+        &signature(&[Json::from(name)]),
+        &enter::place(ctx),
+        true,
+        position,
+        || in_branch(ctx, &branch, &session, &format!("{}/{number}~{name}", branch.path), f, vec![]),
+    )?;
     Ok(to_dynamic(&out))
 }
 
@@ -201,7 +220,10 @@ pub fn wait_until(ctx: &NativeCallContext, opts: &rhai::Map, f: &FnPtr) -> Outco
                 return to_json(&value);
             }
             if deadline.passed() {
-                return Err(Problem::new(Kind::Timeout, format!("gave up waiting until {} after {} s", wanted.what, wanted.timeout.as_secs())));
+                return Err(Problem::new(
+                    Kind::Timeout,
+                    format!("gave up waiting until {} after {} s", wanted.what, wanted.timeout.as_secs()),
+                ));
             }
             session.runtime.block_on(wait::sleep(wanted.every.min(deadline.left()), &session.door.cancel))?;
         }
@@ -217,7 +239,11 @@ struct Wanted {
 
 impl Wanted {
     fn parse(opts: &rhai::Map) -> Result<Self, Problem> {
-        let mut wanted = Wanted { what: "a condition holds".into(), timeout: Duration::from_secs(300), every: Duration::from_secs(1) };
+        let mut wanted = Wanted {
+            what: "a condition holds".into(),
+            timeout: Duration::from_secs(300),
+            every: Duration::from_secs(1),
+        };
         for (key, value) in opts {
             let json = to_json(value)?;
             let seconds = json.as_f64().filter(|s| (0.0..=7.0 * 86400.0).contains(s));
@@ -245,4 +271,3 @@ fn refuse_inside_wait(branch: &Branch, op: &str) -> Result<(), Problem> {
     }
     Ok(())
 }
-

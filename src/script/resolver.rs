@@ -43,8 +43,9 @@ impl Sources {
     pub fn find(script: &str) -> Result<(Self, String), Problem> {
         let path = Path::new(script);
         if path.is_file() {
-            let text = std::fs::read_to_string(path)
-                .map_err(|e| Problem::usage(format!("the script `{}` cannot be read", names::plain(script))).because(&e))?;
+            let text = std::fs::read_to_string(path).map_err(|e| {
+                Problem::usage(format!("the script `{}` cannot be read", names::plain(script))).because(&e)
+            })?;
             let folder = path.canonicalize().ok().and_then(|full| full.parent().map(Path::to_owned));
             let sources = Sources { folder, known: Mutex::default(), frozen: false };
             sources.remember(&main_name(script), &text);
@@ -75,11 +76,8 @@ impl Sources {
 
     /// Everything that was read so far, sorted by name.
     pub fn all(&self) -> Vec<Source> {
-        let mut all: Vec<Source> = self
-            .lock()
-            .iter()
-            .map(|(name, text)| Source { name: name.clone(), text: text.clone() })
-            .collect();
+        let mut all: Vec<Source> =
+            self.lock().iter().map(|(name, text)| Source { name: name.clone(), text: text.clone() }).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
@@ -111,7 +109,10 @@ impl Sources {
         let folder = self.folder.as_ref().filter(|_| !self.frozen && !name.starts_with("std/")).ok_or_else(missing)?;
         let file = folder.join(format!("{name}.rhai")).canonicalize().map_err(|_| missing())?;
         if !file.starts_with(folder) {
-            return Err(Problem::usage(format!("the module `{}` lies outside the script's folder", names::plain(path))));
+            return Err(Problem::usage(format!(
+                "the module `{}` lies outside the script's folder",
+                names::plain(path)
+            )));
         }
         let text = std::fs::read_to_string(file).map_err(|e| missing().because(&e))?;
         self.remember(&name, &text);
@@ -131,7 +132,12 @@ impl Sources {
                 Component::Normal(part) => parts.push(part.to_string_lossy().into_owned()),
                 Component::CurDir => {}
                 Component::ParentDir if parts.pop().is_some() => {}
-                _ => return Err(Problem::usage(format!("the module `{}` lies outside the script's folder", names::plain(path)))),
+                _ => {
+                    return Err(Problem::usage(format!(
+                        "the module `{}` lies outside the script's folder",
+                        names::plain(path)
+                    )));
+                }
             }
         }
         Ok(parts.join("/"))
@@ -164,7 +170,13 @@ impl Resolver {
         Resolver { sources, modules: Mutex::default(), open: Mutex::default() }
     }
 
-    fn load(&self, engine: &Engine, from: &str, path: &str, position: Position) -> Result<SharedModule, Box<EvalAltResult>> {
+    fn load(
+        &self,
+        engine: &Engine,
+        from: &str,
+        path: &str,
+        position: Position,
+    ) -> Result<SharedModule, Box<EvalAltResult>> {
         let thrown = |problem: Problem| errors::throw(&problem, position);
         let (name, text) = self.sources.import(from, path).map_err(thrown)?;
         if let Some(module) = self.modules.lock().unwrap_or_else(PoisonError::into_inner).get(&name) {

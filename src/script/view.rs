@@ -15,8 +15,22 @@ pub struct View {
 
 /// Fields that every object has for scripts, beside its own.
 const GETTERS: [&str; 16] = [
-    "name", "namespace", "uid", "labels", "annotations", "size_bytes", "request_bytes", "class", "phase", "volume",
-    "claim", "policy", "handle", "replicas", "ready", "key",
+    "name",
+    "namespace",
+    "uid",
+    "labels",
+    "annotations",
+    "size_bytes",
+    "request_bytes",
+    "class",
+    "phase",
+    "volume",
+    "claim",
+    "policy",
+    "handle",
+    "replicas",
+    "ready",
+    "key",
 ];
 
 impl View {
@@ -39,7 +53,8 @@ impl View {
             }
             // The top of an object is known: a name that is not there is a slip of the pen, not an optional field.
             if self.root.get(field).is_none() && !matches!(field, "spec" | "status" | "data" | "metadata") {
-                let known = GETTERS.into_iter().chain(self.root.as_object().into_iter().flatten().map(|(key, _)| key.as_str()));
+                let known =
+                    GETTERS.into_iter().chain(self.root.as_object().into_iter().flatten().map(|(key, _)| key.as_str()));
                 let mut problem = Problem::usage(format!("{} has no field `{field}`", workload::reference(&self.root)));
                 if let Some(word) = names::did_you_mean(field, known) {
                     problem = problem.hint(format!("did you mean `{word}`?"));
@@ -81,17 +96,24 @@ impl View {
             }
             ("phase", _) => string(text(object, "/status/phase"))?,
             ("size_bytes", "PersistentVolume") => number(Pv(object).capacity_bytes())?,
-            ("size_bytes", "PersistentVolumeClaim") => number(Pvc(object).capacity_bytes().max(Pvc(object).request_bytes()))?,
+            ("size_bytes", "PersistentVolumeClaim") => {
+                number(Pvc(object).capacity_bytes().max(Pvc(object).request_bytes()))?
+            }
             ("request_bytes", "PersistentVolumeClaim") => number(Pvc(object).request_bytes())?,
             ("class", "PersistentVolume") => string(Pv(object).class())?,
             ("class", "PersistentVolumeClaim") => string(Pvc(object).class())?,
             ("volume", "PersistentVolumeClaim") => string(Pvc(object).volume())?,
             ("claim", "PersistentVolume") => Pv(object).claim().map_or(Dynamic::UNIT, |claim| claim.to_string().into()),
             ("policy", "PersistentVolume") => string(Pv(object).policy())?,
-            ("policy", "StorageClass") => string(match text(object, "/reclaimPolicy") { "" => "Delete", policy => policy })?,
+            ("policy", "StorageClass") => string(match text(object, "/reclaimPolicy") {
+                "" => "Delete",
+                policy => policy,
+            })?,
             ("handle", "PersistentVolume") => string(&Pv(object).handle())?,
             ("replicas", "Deployment" | "StatefulSet" | "ReplicaSet") => Dynamic::from_int(workload::replicas(object)),
-            ("ready", "Deployment" | "StatefulSet" | "ReplicaSet") => Dynamic::from_bool(workload::is_ready(object).is_ok()),
+            ("ready", "Deployment" | "StatefulSet" | "ReplicaSet") => {
+                Dynamic::from_bool(workload::is_ready(object).is_ok())
+            }
             _ => return None,
         })
     }
@@ -166,7 +188,9 @@ pub fn to_json(value: &Dynamic) -> Result<Json, Problem> {
 /// What of the arguments makes a step the same step: objects by identity, the rest by value.
 pub fn identity(json: &Json) -> Json {
     match json {
-        Json::Object(_) if is_object(json) => Json::String(format!("{}#{}", workload::reference(json), text(json, "/metadata/uid"))),
+        Json::Object(_) if is_object(json) => {
+            Json::String(format!("{}#{}", workload::reference(json), text(json, "/metadata/uid")))
+        }
         Json::Object(map) => Json::Object(map.iter().map(|(key, value)| (key.clone(), identity(value))).collect()),
         Json::Array(items) => Json::Array(items.iter().map(identity).collect()),
         other => other.clone(),
@@ -180,7 +204,12 @@ pub fn register(engine: &mut Engine) {
     engine.register_fn("to_string", |view: &mut View| display(view));
     engine.register_fn("to_debug", |view: &mut View| display(view));
     engine.register_fn("to_map", |view: &mut View| {
-        view.json().as_object().into_iter().flatten().map(|(key, value)| (key.as_str().into(), to_dynamic(value))).collect::<Map>()
+        view.json()
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, value)| (key.as_str().into(), to_dynamic(value)))
+            .collect::<Map>()
     });
     engine.register_fn("to_yaml", |view: &mut View| serde_yaml_ng::to_string(view.json()).unwrap_or_default());
     engine.register_fn("keys", |view: &mut View| {
@@ -216,10 +245,16 @@ mod tests {
     #[test]
     fn fields_read_like_kubernetes() {
         for (script, want) in [
-            ("pvc.name", "data"), ("pvc.volume", "pv-1"), ("pvc.spec.resources.requests.storage", "1Gi"),
-            ("pvc.labels[\"a/b\"]", "x"), ("pvc.spec.accessModes[0]", "ReadWriteOnce"), ("pvc.size_bytes.to_string()", "1073741824"),
-            ("pvc.spec?.nope?.deep ?? \"none\"", "none"), ("(pvc.status?.phase ?? \"none\")", "none"),
-            ("`${pvc}`", "PersistentVolumeClaim:shop/data"), ("if pvc == pvc { \"same\" } else { \"other\" }", "same"),
+            ("pvc.name", "data"),
+            ("pvc.volume", "pv-1"),
+            ("pvc.spec.resources.requests.storage", "1Gi"),
+            ("pvc.labels[\"a/b\"]", "x"),
+            ("pvc.spec.accessModes[0]", "ReadWriteOnce"),
+            ("pvc.size_bytes.to_string()", "1073741824"),
+            ("pvc.spec?.nope?.deep ?? \"none\"", "none"),
+            ("(pvc.status?.phase ?? \"none\")", "none"),
+            ("`${pvc}`", "PersistentVolumeClaim:shop/data"),
+            ("if pvc == pvc { \"same\" } else { \"other\" }", "same"),
             ("let n = []; for m in pvc.spec.accessModes { n.push(m) } n[0]", "ReadWriteOnce"),
         ] {
             assert_eq!(eval(script).to_string(), want, "{script}");

@@ -94,7 +94,9 @@ mod tests {
 
     #[test]
     fn bytes_read_well() {
-        for (bytes, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (1 << 30, "1 GiB"), (200 << 20, "200 MiB")] {
+        for (bytes, text) in
+            [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (1 << 30, "1 GiB"), (200 << 20, "200 MiB")]
+        {
             assert_eq!(human_bytes(bytes), text);
         }
     }

@@ -17,14 +17,7 @@ cluster_test!(a_deployment_on_a_cloned_class_writes, async |w: &World| {
 
 cluster_test!(what_is_in_a_disk_can_be_seen, async |w: &World| {
     let class = w.class("disk-b").await;
-    w.exercise_statefulset(
-        "db",
-        1,
-        &class,
-        "32Mi",
-        opts().node("node2").fs_group(2000).run_as(1000),
-    )
-    .await;
+    w.exercise_statefulset("db", 1, &class, "32Mi", opts().node("node2").fs_group(2000).run_as(1000)).await;
     w.ready("StatefulSet", "db").await;
     w.still_intact().await;
     let pv = w.pv_of("data-db-0").await;
@@ -39,8 +32,7 @@ cluster_test!(what_is_in_a_disk_can_be_seen, async |w: &World| {
 
 cluster_test!(a_local_class_has_volumes_of_its_own, async |w: &World| {
     let local = w.class("local").await;
-    w.exercise_statefulset("db", 1, &local, "1Gi", opts().node("node1"))
-        .await;
+    w.exercise_statefulset("db", 1, &local, "1Gi", opts().node("node1")).await;
     w.ready("StatefulSet", "db").await;
     let pv = w.pv_of("data-db-0").await;
     let dir = w.volume_dir(&pv).expect("a local volume has a directory");
@@ -54,11 +46,7 @@ cluster_test!(a_limited_user_may_do_what_was_granted, async |w: &World| {
     let kubectl = async |args: &[&str]| w.kubectl(&kubeconfig, args);
     assert!(kubectl(&["get", "pvc"]).await);
     assert!(!kubectl(&["get", "pods"]).await);
-    w.grant(
-        &kubeconfig,
-        json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}]),
-    )
-    .await;
+    w.grant(&kubeconfig, json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}])).await;
     assert!(kubectl(&["get", "pods"]).await);
     assert!(kubectl(&["get", "pvc"]).await);
     assert!(!kubectl(&["get", "secrets"]).await);

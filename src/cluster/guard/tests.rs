@@ -63,13 +63,23 @@ fn retained(pv: &str) -> Fact {
 }
 
 fn temporary() -> Fact {
-    Fact::Temporary { claim: PvcRef::new("shop", "temp"), uid: "t1".into(), like: PvcRef::new("shop", "data"), like_uid: "c1".into() }
+    Fact::Temporary {
+        claim: PvcRef::new("shop", "temp"),
+        uid: "t1".into(),
+        like: PvcRef::new("shop", "data"),
+        like_uid: "c1".into(),
+    }
 }
 
 fn verified() -> Fact {
     Fact::Verified {
-        source: "old".into(), source_uid: "uid-old".into(), target: "new".into(), target_uid: "uid-new".into(),
-        digest: "d".into(), mode: "full".into(), at: String::new(),
+        source: "old".into(),
+        source_uid: "uid-old".into(),
+        target: "new".into(),
+        target_uid: "uid-new".into(),
+        digest: "d".into(),
+        mode: "full".into(),
+        at: String::new(),
     }
 }
 
@@ -78,7 +88,13 @@ fn stopped() -> Fact {
 }
 
 fn swapped() -> Fact {
-    Fact::Swapped { claim: PvcRef::new("shop", "data"), was_uid: "c1".into(), uid: "c2".into(), source: "old".into(), target: "new".into() }
+    Fact::Swapped {
+        claim: PvcRef::new("shop", "data"),
+        was_uid: "c1".into(),
+        uid: "c2".into(),
+        source: "old".into(),
+        target: "new".into(),
+    }
 }
 
 fn of(target: &Json) -> Fresh {
@@ -107,7 +123,11 @@ fn nothing_is_forced_and_no_finalizer_of_others_removed() {
         (patch(&claim, json!({"spec": {"volumeName": "x"}})), YES),
         (patch(&claim_named("data", "c1", "old"), json!({"spec": {"volumeName": "x"}})), NO),
     ] {
-        let target = if write.body.pointer("/spec/volumeName").is_some() && want == NO { claim_named("data", "c1", "old") } else { claim.clone() };
+        let target = if write.body.pointer("/spec/volumeName").is_some() && want == NO {
+            claim_named("data", "c1", "old")
+        } else {
+            claim.clone()
+        };
         assert_eq!(verdict(&write, &Books::default(), &of(&target)), want, "{write} {}", write.body);
     }
 }
@@ -187,7 +207,13 @@ fn a_source_is_freed_only_behind_a_standing_target() {
         ("no successor", Fresh { successor: None, ..good.clone() }),
         ("another successor", Fresh { successor: Some(claim_named("data", "c3", "new")), ..good.clone() }),
         ("successor elsewhere", Fresh { successor: Some(claim_named("data", "c2", "other")), ..good.clone() }),
-        ("target not bound", Fresh { successor_volume: Some(volume_named("new", "Retain", Some(("data", "c2")), "Available")), ..good.clone() }),
+        (
+            "target not bound",
+            Fresh {
+                successor_volume: Some(volume_named("new", "Retain", Some(("data", "c2")), "Available")),
+                ..good.clone()
+            },
+        ),
         ("shared backend", Fresh { volumes: vec![twin], ..good.clone() }),
         ("snapshot", Fresh { dependents: vec!["VolumeSnapshotContent:s".into()], ..good.clone() }),
         ("bound again", Fresh { claim: Some(claim_named("data", "c1", "old")), ..good }),
@@ -210,7 +236,13 @@ fn a_volume_is_never_without_a_claim_ref() {
         ("uid off a bound claim", &bound, Some(&claim), to("data", Json::Null), NO),
         ("reserved again for its own name", &released, None, to("data", Json::Null), YES),
         ("nothing there before", &volume_named("old", "Retain", None, "Available"), None, to("data", Json::Null), YES),
-        ("under Delete", &volume_named("old", "Delete", Some(("data", "c1")), "Released"), None, to("data", Json::Null), NO),
+        (
+            "under Delete",
+            &volume_named("old", "Delete", Some(("data", "c1")), "Released"),
+            None,
+            to("data", Json::Null),
+            NO,
+        ),
     ] {
         let fresh = Fresh { claim: there.cloned(), ..of(volume) };
         assert_eq!(verdict(&patch(volume, body), &Books::default(), &fresh), want, "{name}");
@@ -237,8 +269,10 @@ fn a_claim_goes_only_with_its_bytes_safe() {
     let claim = claim_named("data", "c1", "old");
     let write = pvc::plan_delete(Pvc(&claim), Class::Swap);
     let retain = volume_named("old", "Retain", Some(("data", "c1")), "Bound");
-    let pod = |phase: &str| json!({"metadata": {"name": "web-0", "namespace": "shop"}, "status": {"phase": phase},
-        "spec": {"volumes": [{"persistentVolumeClaim": {"claimName": "data", "readOnly": true}}]}});
+    let pod = |phase: &str| {
+        json!({"metadata": {"name": "web-0", "namespace": "shop"}, "status": {"phase": phase},
+        "spec": {"volumes": [{"persistentVolumeClaim": {"claimName": "data", "readOnly": true}}]}})
+    };
     let mut foreign = claim.clone();
     foreign["metadata"]["finalizers"] = json!(["backup.io/hold"]);
     let base = Fresh { volume: Some(retain.clone()), vigil: Some(Ok(())), ..of(&claim) };
@@ -246,7 +280,12 @@ fn a_claim_goes_only_with_its_bytes_safe() {
     for (name, fresh, facts, want) in [
         ("verified and watched", base.clone(), moving(), YES),
         ("not of this run, under Retain", base.clone(), vec![], YES),
-        ("policy Delete", Fresh { volume: Some(volume_named("old", "Delete", Some(("data", "c1")), "Bound")), ..base.clone() }, moving(), NO),
+        (
+            "policy Delete",
+            Fresh { volume: Some(volume_named("old", "Delete", Some(("data", "c1")), "Bound")), ..base.clone() },
+            moving(),
+            NO,
+        ),
         ("volume unseen", Fresh { volume: None, ..base.clone() }, moving(), NO),
         ("a running pod", Fresh { pods: vec![pod("Running")], ..base.clone() }, moving(), NO),
         ("a finished pod", Fresh { pods: vec![pod("Succeeded")], ..base.clone() }, moving(), NO),
@@ -254,7 +293,19 @@ fn a_claim_goes_only_with_its_bytes_safe() {
         ("copied, not verified", base.clone(), vec![retained("old"), temporary()], AGAIN),
         ("nobody watched", Fresh { vigil: None, ..base.clone() }, moving(), AGAIN),
         ("somebody came", Fresh { vigil: Some(Err("pod x".into())), ..base.clone() }, moving(), AGAIN),
-        ("another volume", Fresh { volume: Some({ let mut v = retain.clone(); v["metadata"]["uid"] = json!("z"); v }), ..base.clone() }, moving(), AGAIN),
+        (
+            "another volume",
+            Fresh {
+                volume: Some({
+                    let mut v = retain.clone();
+                    v["metadata"]["uid"] = json!("z");
+                    v
+                }),
+                ..base.clone()
+            },
+            moving(),
+            AGAIN,
+        ),
     ] {
         assert_eq!(verdict(&write, &books(facts), &fresh), want, "{name}");
     }
@@ -294,14 +345,21 @@ fn a_final_pass_waits_for_writers_to_go() {
     let pod = |phase: &str, run: &str, going: bool| {
         let mut pod = json!({"metadata": {"name": "web", "namespace": "shop", "labels": {}}, "status": {"phase": phase},
             "spec": {"volumes": [{"persistentVolumeClaim": {"claimName": "data"}}]}});
-        if !run.is_empty() { pod["metadata"]["labels"]["pvmigrate.io/run"] = json!(run); }
-        if going { pod["metadata"]["deletionTimestamp"] = json!("now"); }
+        if !run.is_empty() {
+            pod["metadata"]["labels"]["pvmigrate.io/run"] = json!(run);
+        }
+        if going {
+            pod["metadata"]["deletionTimestamp"] = json!("now");
+        }
         pod
     };
     for (name, pod, want) in [
-        ("running", pod("Running", "", false), AGAIN), ("terminating", pod("Running", "", true), AGAIN),
-        ("pending", pod("Pending", "", false), AGAIN), ("unknown", pod("Unknown", "", false), AGAIN),
-        ("finished", pod("Succeeded", "", false), YES), ("ours", pod("Running", "0123abcd", false), YES),
+        ("running", pod("Running", "", false), AGAIN),
+        ("terminating", pod("Running", "", true), AGAIN),
+        ("pending", pod("Pending", "", false), AGAIN),
+        ("unknown", pod("Unknown", "", false), AGAIN),
+        ("finished", pod("Succeeded", "", false), YES),
+        ("ours", pod("Running", "0123abcd", false), YES),
     ] {
         let fresh = Fresh { pods: vec![pod], ..Fresh::default() };
         assert_eq!(verdict(&write, &Books::default(), &fresh), want, "{name}");
@@ -310,15 +368,21 @@ fn a_final_pass_waits_for_writers_to_go() {
 
 #[test]
 fn a_set_that_deletes_its_claims_is_not_shrunk() {
-    let set = |when: &str, rule: &str| json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
+    let set = |when: &str, rule: &str| {
+        json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
         "metadata": {"name": "db", "namespace": "shop", "uid": "s"},
-        "spec": {"replicas": 2, "persistentVolumeClaimRetentionPolicy": {when: rule}}});
+        "spec": {"replicas": 2, "persistentVolumeClaimRetentionPolicy": {when: rule}}})
+    };
     for (object, write, want) in [
         (set("whenScaled", "Delete"), workload::plan_stop(&set("whenScaled", "Delete")), NO),
         (set("whenScaled", "Retain"), workload::plan_stop(&set("whenScaled", "Retain")), YES),
         (set("whenScaled", "Delete"), workload::plan_scale(&set("whenScaled", "Delete"), 3), YES),
         (set("whenDeleted", "Delete"), delete(&set("whenDeleted", "Delete"), Json::Null), NO),
-        (set("x", "y"), patch(&set("x", "y"), json!({"spec": {"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Delete"}}})), NO),
+        (
+            set("x", "y"),
+            patch(&set("x", "y"), json!({"spec": {"persistentVolumeClaimRetentionPolicy": {"whenScaled": "Delete"}}})),
+            NO,
+        ),
     ] {
         assert_eq!(verdict(&write, &Books::default(), &of(&object)), want, "{write} {}", write.body);
     }
@@ -327,7 +391,9 @@ fn a_set_that_deletes_its_claims_is_not_shrunk() {
 #[test]
 fn a_second_door_to_the_same_bytes_must_be_retain() {
     let there = volume_named("old", "Retain", None, "Bound");
-    for (policy, handle, want) in [("Delete", "old", NO), ("Retain", "old", YES), ("Delete", "fresh", YES), ("Recycle", "fresh", NO)] {
+    for (policy, handle, want) in
+        [("Delete", "old", NO), ("Retain", "old", YES), ("Delete", "fresh", YES), ("Recycle", "fresh", NO)]
+    {
         let mut body = volume_named("twin", policy, None, "");
         body["spec"]["csi"]["volumeHandle"] = json!(handle);
         let write = Write { verb: Verb::Create, precondition: Precondition::Absent, ..patch(&body.clone(), body) };
@@ -339,7 +405,8 @@ fn a_second_door_to_the_same_bytes_must_be_retain() {
 #[test]
 fn dead_owners_are_not_written() {
     let claim = claim_named("data", "c1", "");
-    let write = patch(&claim, json!({"metadata": {"ownerReferences": [{"kind": "ConfigMap", "name": "x", "uid": "dead"}]}}));
+    let write =
+        patch(&claim, json!({"metadata": {"ownerReferences": [{"kind": "ConfigMap", "name": "x", "uid": "dead"}]}}));
     assert_eq!(new_owners(&write, Some(&claim)).len(), 1);
     let fresh = Fresh { dead_owners: vec!["ConfigMap:shop/x".into()], ..of(&claim) };
     assert_eq!(verdict(&write, &Books::default(), &fresh), NO);
@@ -349,19 +416,30 @@ fn dead_owners_are_not_written() {
 fn the_books_remember_the_first_policy_and_the_first_replicas() {
     let mut books = books(vec![retained("old"), stopped(), swapped()]);
     books.take(Fact::Retained { pv: "old".into(), uid: "uid-old".into(), was: "Retain".into() });
-    books.take(Fact::Stopped { workload: ObjectRef::new("Deployment", "shop", "web"), uid: "w".into(), replicas: 0, at_ms: 9 });
+    books.take(Fact::Stopped {
+        workload: ObjectRef::new("Deployment", "shop", "web"),
+        uid: "w".into(),
+        replicas: 0,
+        at_ms: 9,
+    });
     assert_eq!(books.retained["old"].1, "Delete");
     assert_eq!(books.stopped.values().next().unwrap().1, 1);
-    assert_eq!(books.swapped["old"], Swapped { claim: PvcRef::new("shop", "data"), uid: "c2".into(), target: "new".into() });
+    assert_eq!(
+        books.swapped["old"],
+        Swapped { claim: PvcRef::new("shop", "data"), uid: "c2".into(), target: "new".into() }
+    );
 }
 
 #[test]
 fn only_what_this_run_made_is_copied_onto() {
-    let pod = |task: &str, target: &str| json!({"apiVersion": "v1", "kind": "Pod",
+    let pod = |task: &str, target: &str| {
+        json!({"apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": "p", "namespace": "shop", "labels": {"pvmigrate.io/task": task}},
         "spec": {"volumes": [{"name": "source", "persistentVolumeClaim": {"claimName": "data"}},
-            {"name": "target", "persistentVolumeClaim": {"claimName": target}}]}});
-    let create = |body: Json| Write { verb: Verb::Create, precondition: Precondition::Absent, ..patch(&body.clone(), body) };
+            {"name": "target", "persistentVolumeClaim": {"claimName": target}}]}})
+    };
+    let create =
+        |body: Json| Write { verb: Verb::Create, precondition: Precondition::Absent, ..patch(&body.clone(), body) };
     let mut books = Books::default();
     for (task, want) in [("copy", NO), ("verify", YES)] {
         assert_eq!(verdict(&create(pod(task, "logs")), &books, &Fresh::default()), want, "{task}");
@@ -383,7 +461,9 @@ fn thief_then_policy_reset() {
     for fact in [retained("old"), temporary(), verified()] {
         books.take(fact);
     }
-    books.swapped.insert("old".into(), Swapped { claim: PvcRef::new("shop", "data"), uid: "c2".into(), target: "new".into() });
+    books
+        .swapped
+        .insert("old".into(), Swapped { claim: PvcRef::new("shop", "data"), uid: "c2".into(), target: "new".into() });
     for (volume, claim, want) in [(target, thief, NO), (ours, rightful, YES)] {
         let fresh = Fresh { claim: Some(claim), ..of(&volume) };
         let write = patch(&volume, json!({"spec": {"persistentVolumeReclaimPolicy": "Delete"}}));

@@ -38,11 +38,7 @@ pub fn run(
     let mut child = start(program, argv).map_err(|error| cannot_start(program, &error))?;
     stop.adopt(Pid::from_child(&child));
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let mut ended = Ended {
-        code: -1,
-        complaints: Complaints::default(),
-        stats: Stats::default(),
-    };
+    let mut ended = Ended { code: -1, complaints: Complaints::default(), stats: Stats::default() };
     std::thread::scope(|threads| {
         if let Some(mut stdin) = stdin {
             // If rsync ends before it has read all, its exit code says why; the broken pipe adds nothing.

@@ -81,14 +81,10 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
     ticker.phase(Phase::Scan);
     // A time that has not come vouches for nothing: one of the clocks is wrong.
     let since = job.since.filter(|since| *since <= started);
-    let scan = scan::scan(&source, &target, job.pass, since, stop, &mut |scan| {
-        ticker.scanned(scan)
-    })?;
+    let scan = scan::scan(&source, &target, job.pass, since, stop, &mut |scan| ticker.scanned(scan))?;
     (report.files_total, report.bytes_total) = (scan.files, scan.bytes);
     if since != job.since {
-        report
-            .messages
-            .push("--since is in the future: every file is read again".into());
+        report.messages.push("--since is in the future: every file is read again".into());
     }
     scan::fits(scan.need, scan.held, free(&target)?)?;
 
@@ -109,10 +105,7 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
 fn free(target: &Root) -> Result<Free, Failure> {
     let stat = rustix::fs::fstatvfs(target.fd()).map_err(|e| Failure::system("asking for space", &e.into()))?;
     let inodes = (stat.f_files > 0).then_some(stat.f_favail);
-    Ok(Free {
-        bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
-        inodes,
-    })
+    Ok(Free { bytes: stat.f_bavail.saturating_mul(stat.f_frsize), inodes })
 }
 
 /// Runs rsync once and adds what it did to the report.
@@ -130,9 +123,7 @@ fn run(
     let real = |path: &PathBuf| path.canonicalize().map_err(|e| Failure::system(path.display(), &e));
     let as_root = rustix::process::geteuid().is_root();
     let argv = rsync::argv(run, job.pass, as_root, &real(&job.source)?, &real(&job.target)?);
-    let ended = child::run(&job.program, &argv, feed, stop, &mut |transfer| {
-        ticker.transferred(transfer)
-    })?;
+    let ended = child::run(&job.program, &argv, feed, stop, &mut |transfer| ticker.transferred(transfer))?;
     report.files_copied += ended.stats.files_copied;
     report.bytes_copied += ended.stats.bytes_copied;
     report.files_deleted += ended.stats.deleted;
@@ -174,23 +165,11 @@ impl<'a> Ticker<'a> {
             rate_bytes_s: 0,
             eta_s: None,
         };
-        Ticker {
-            emit,
-            now,
-            phase_began: Clock.monotonic(),
-            told: Clock.monotonic(),
-        }
+        Ticker { emit, now, phase_began: Clock.monotonic(), told: Clock.monotonic() }
     }
 
     fn phase(&mut self, phase: Phase) {
-        self.now = Progress {
-            phase,
-            files: 0,
-            bytes: 0,
-            rate_bytes_s: 0,
-            eta_s: None,
-            ..self.now.clone()
-        };
+        self.now = Progress { phase, files: 0, bytes: 0, rate_bytes_s: 0, eta_s: None, ..self.now.clone() };
         self.phase_began = Clock.monotonic();
         self.tell();
     }
@@ -225,11 +204,7 @@ impl<'a> Ticker<'a> {
 /// Seconds that are left after `seconds`, by whichever of entries and bytes is further.
 fn eta(now: &Progress, seconds: f64) -> Option<u64> {
     let share = |done: u64, all: u64| {
-        if all == 0 {
-            0.0
-        } else {
-            (done as f64 / all as f64).min(1.0)
-        }
+        if all == 0 { 0.0 } else { (done as f64 / all as f64).min(1.0) }
     };
     let done = share(now.files, now.files_total).max(share(now.bytes, now.bytes_total));
     (done > 0.0).then(|| (seconds * (1.0 - done) / done).ceil() as u64)
@@ -242,13 +217,9 @@ mod tests {
     #[test]
     fn what_is_left_follows_from_what_is_further() {
         let mut now = Ticker::new(Pass::Hot, &mut |_| {}).now;
-        for (files, bytes, wanted) in [
-            (0, 0, None),
-            (5, 0, Some(10)),
-            (5, 800, Some(3)),
-            (10, 800, Some(0)),
-            (99, 9999, Some(0)),
-        ] {
+        for (files, bytes, wanted) in
+            [(0, 0, None), (5, 0, Some(10)), (5, 800, Some(3)), (10, 800, Some(0)), (99, 9999, Some(0))]
+        {
             (now.files, now.files_total, now.bytes, now.bytes_total) = (files, 10, bytes, 1000);
             assert_eq!(eta(&now, 10.0), wanted, "{files} {bytes}");
         }

@@ -61,11 +61,7 @@ fn size(node: &Node) -> Option<u64> {
 }
 
 fn mtime(node: &Node) -> Option<i128> {
-    matches!(
-        node.kind,
-        FileType::RegularFile | FileType::Directory | FileType::Symlink
-    )
-    .then_some(node.mtime)
+    matches!(node.kind, FileType::RegularFile | FileType::Directory | FileType::Symlink).then_some(node.mtime)
 }
 
 /// Links have no mode of their own.
@@ -109,26 +105,16 @@ pub fn compare(entry: &Entry, tell: &mut dyn FnMut(String, String, String)) {
     let optional = |value: Option<u64>| value.map_or_else(String::new, |v| v.to_string());
     let both = |text: &dyn Fn(&Node) -> String| (text(source), text(target));
     for (what, (source, target)) in [
-        (
-            "mode",
-            both(&|n| mode(n).map_or_else(String::new, |mode| format!("{mode:04o}"))),
-        ),
+        ("mode", both(&|n| mode(n).map_or_else(String::new, |mode| format!("{mode:04o}")))),
         ("uid", both(&|n| n.uid.to_string())),
         ("gid", both(&|n| n.gid.to_string())),
         ("size", both(&|n| optional(size(n)))),
         ("mtime", both(&|n| mtime(n).map_or_else(String::new, seconds))),
-        (
-            "device",
-            both(&|n| device(n).map_or_else(String::new, |d| format!("{d:#x}"))),
-        ),
+        ("device", both(&|n| device(n).map_or_else(String::new, |d| format!("{d:#x}")))),
         (
             "link",
             both(&|n| {
-                if n.kind == FileType::Symlink {
-                    shown(&n.link)
-                } else {
-                    String::new()
-                }
+                if n.kind == FileType::Symlink { shown(&n.link) } else { String::new() }
             }),
         ),
     ] {
@@ -140,11 +126,7 @@ pub fn compare(entry: &Entry, tell: &mut dyn FnMut(String, String, String)) {
     };
     differ("hard link", first(&entry.firsts[0]), first(&entry.firsts[1]));
     compare_xattrs(source, target, &mut differ);
-    if let [
-        Content::Hash { digest: source, .. },
-        Content::Hash { digest: target, .. },
-    ] = &entry.contents
-    {
+    if let [Content::Hash { digest: source, .. }, Content::Hash { digest: target, .. }] = &entry.contents {
         differ("content", source.to_hex().to_string(), target.to_hex().to_string());
     }
 }
@@ -154,36 +136,21 @@ fn compare_xattrs(source: &Node, target: &Node, differ: &mut dyn FnMut(&str, Str
         let found = node.xattrs.iter().find(|(own, _)| own == name);
         found.map_or_else(|| "absent".to_owned(), |(_, value)| brief(value))
     };
-    let only_target = target
-        .xattrs
-        .iter()
-        .filter(|(name, _)| !source.xattrs.iter().any(|(own, _)| own == name));
+    let only_target = target.xattrs.iter().filter(|(name, _)| !source.xattrs.iter().any(|(own, _)| own == name));
     for (name, _) in source.xattrs.iter().chain(only_target) {
-        differ(
-            &format!("xattr {}", shown(name)),
-            value(source, name),
-            value(target, name),
-        );
+        differ(&format!("xattr {}", shown(name)), value(source, name), value(target, name));
     }
 }
 
 /// A value's length, its start and its hash: two different values never read the same.
 fn brief(value: &[u8]) -> String {
     let hash = &blake3::hash(value).to_hex()[..16];
-    format!(
-        "{} bytes, {}…, blake3 {hash}",
-        value.len(),
-        shown(&value[..value.len().min(16)])
-    )
+    format!("{} bytes, {}…, blake3 {hash}", value.len(), shown(&value[..value.len().min(16)]))
 }
 
 /// Nanoseconds since the epoch as `seconds.nanoseconds`.
 fn seconds(time: i128) -> String {
-    format!(
-        "{}.{:09}",
-        time.div_euclid(1_000_000_000),
-        time.rem_euclid(1_000_000_000)
-    )
+    format!("{}.{:09}", time.div_euclid(1_000_000_000), time.rem_euclid(1_000_000_000))
 }
 
 /// Adds one side of the entry to that side's digest. Every part has a fixed length or its length before it.

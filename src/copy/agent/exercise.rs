@@ -114,17 +114,9 @@ impl Writer {
         let (home, files) = (job.home(), job.home().join("f"));
         fs::create_dir_all(&files)?;
         let lines = OpenOptions::new().append(true).create(true).open(home.join("lines"))?;
-        let whole = fs::read(home.join("lines"))?
-            .iter()
-            .rposition(|b| *b == b'\n')
-            .map_or(0, |at| at as u64 + 1);
+        let whole = fs::read(home.join("lines"))?.iter().rposition(|b| *b == b'\n').map_or(0, |at| at as u64 + 1);
         lines.set_len(whole)?;
-        let map = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(home.join("map"))?;
+        let map = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(home.join("map"))?;
         if map.metadata()?.len() < pages::BYTES as u64 {
             map.set_len(pages::BYTES as u64)?;
         }
@@ -133,12 +125,7 @@ impl Writer {
         if n > 0 {
             slots::write(&files, n)?;
         }
-        Ok(Writer {
-            lines,
-            pages,
-            files,
-            incarnation: uuid::Uuid::new_v4(),
-        })
+        Ok(Writer { lines, pages, files, incarnation: uuid::Uuid::new_v4() })
     }
 
     fn round(&mut self, n: u64) -> io::Result<()> {
@@ -205,9 +192,7 @@ fn check_map(content: &[u8], acked: u64, n: u64) -> Result<(), Fault> {
     let lost = |what: String| Err(Fault::Lost(what));
     // A kill between creating and growing it leaves it empty: only before the first round.
     let numbers = pages::numbers(content).unwrap_or_default();
-    let (low, high) = numbers
-        .iter()
-        .fold((u64::MAX, 0), |(low, high), n| (low.min(*n), high.max(*n)));
+    let (low, high) = numbers.iter().fold((u64::MAX, 0), |(low, high), n| (low.min(*n), high.max(*n)));
     if low < acked {
         return lost(format!("map: {acked} was acknowledged, {numbers:?} is there"));
     }
@@ -215,10 +200,7 @@ fn check_map(content: &[u8], acked: u64, n: u64) -> Result<(), Fault> {
         return lost(format!("lines: the map has seen {high}, {n} is the last line there"));
     }
     if low + 1 < n {
-        return lost(format!(
-            "map: line {n} was written after map {}, {numbers:?} is there",
-            n - 1
-        ));
+        return lost(format!("map: line {n} was written after map {}, {numbers:?} is there", n - 1));
     }
     Ok(())
 }
@@ -231,13 +213,7 @@ mod tests {
         let (dir, ack) = (dir.join("volume"), dir.join("ack"));
         fs::create_dir_all(&dir).unwrap();
         fs::create_dir_all(&ack).unwrap();
-        Job {
-            dir,
-            ack: Some(ack),
-            name: "web-0".into(),
-            interval: Duration::ZERO,
-            until: Some(until),
-        }
+        Job { dir, ack: Some(ack), name: "web-0".into(), interval: Duration::ZERO, until: Some(until) }
     }
 
     fn run(job: &Job) -> Result<u64, Fault> {
@@ -260,10 +236,7 @@ mod tests {
             assert_eq!(check(&job).unwrap(), until);
         }
         assert_eq!(read_ack(&job(dir.path(), 0)).unwrap(), Ack { lines: 30, map: 30 });
-        let other = Job {
-            name: "web-1".into(),
-            ..job(dir.path(), 3)
-        };
+        let other = Job { name: "web-1".into(), ..job(dir.path(), 3) };
         assert_eq!(run(&other).unwrap(), 3, "every name has its own part");
     }
 
@@ -285,14 +258,7 @@ mod tests {
         map[..8].copy_from_slice(&22u64.to_le_bytes());
         fs::write(job.home().join("map"), &map).unwrap();
         assert_eq!(check(&job).unwrap(), 22);
-        assert_eq!(
-            run(&Job {
-                until: Some(40),
-                ..job.clone()
-            })
-            .unwrap(),
-            40
-        );
+        assert_eq!(run(&Job { until: Some(40), ..job.clone() }).unwrap(), 40);
         assert_eq!(check(&job).unwrap(), 40);
     }
 
@@ -315,9 +281,7 @@ mod tests {
                 bytes[5] = 0;
                 fs::write(home.join("lines"), bytes).unwrap();
             }),
-            ("lines: 30 was acknowledged, 0 is the last there", |home| {
-                fs::remove_file(home.join("lines")).unwrap()
-            }),
+            ("lines: 30 was acknowledged, 0 is the last there", |home| fs::remove_file(home.join("lines")).unwrap()),
             ("map: 30 was acknowledged", |home| {
                 let mut bytes = fs::read(home.join("map")).unwrap();
                 bytes[pages::BYTES - 8..].copy_from_slice(&29u64.to_le_bytes());
@@ -330,9 +294,7 @@ mod tests {
                 fs::remove_file(home.join("f/5.link")).unwrap();
                 fs::copy(home.join("f/5"), home.join("f/5.link")).unwrap();
             }),
-            ("f/6 after round 30: No such file", |home| {
-                fs::remove_file(home.join("f/6")).unwrap()
-            }),
+            ("f/6 after round 30: No such file", |home| fs::remove_file(home.join("f/6")).unwrap()),
             ("f/7 after round 23: its attribute is", |home| {
                 if xattr::set(home.join("f/7"), "user.pvmigrate.round", b"15").is_err() {
                     fs::write(home.join("f/7"), "").unwrap();
@@ -346,10 +308,7 @@ mod tests {
             damage(&job.home());
             let said = lost(&job);
             assert!(said.starts_with(&format!("LOST {wanted}")), "{said}");
-            assert!(
-                matches!(run(&job), Err(Fault::Lost(_))),
-                "and it does not go on over it"
-            );
+            assert!(matches!(run(&job), Err(Fault::Lost(_))), "and it does not go on over it");
         }
     }
 

@@ -26,11 +26,7 @@ pub struct Work<'a> {
 /// What a reader tells.
 enum Told {
     Bytes(u64),
-    Done {
-        entry: usize,
-        side: usize,
-        content: Content,
-    },
+    Done { entry: usize, side: usize, content: Content },
 }
 
 impl Work<'_> {
@@ -38,10 +34,8 @@ impl Work<'_> {
     /// the rest stays wanted.
     pub fn hash_all(&self, batch: &mut [Entry], read: &mut dyn FnMut(u64)) {
         let wanted = |entry: &Entry, side: usize| matches!(entry.contents[side], Content::Wanted);
-        let jobs: Vec<(usize, usize)> = (0..batch.len())
-            .flat_map(|n| [(n, 0), (n, 1)])
-            .filter(|(n, side)| wanted(&batch[*n], *side))
-            .collect();
+        let jobs: Vec<(usize, usize)> =
+            (0..batch.len()).flat_map(|n| [(n, 0), (n, 1)]).filter(|(n, side)| wanted(&batch[*n], *side)).collect();
         let mut done = Vec::with_capacity(jobs.len());
         let (next, shared) = (AtomicUsize::new(0), &*batch);
         std::thread::scope(|threads| {

@@ -45,33 +45,18 @@ pub struct Failure {
 
 impl Failure {
     pub fn new(kind: FailKind, meaning: impl Into<String>) -> Self {
-        Failure {
-            kind,
-            meaning: meaning.into(),
-            retryable: false,
-        }
+        Failure { kind, meaning: meaning.into(), retryable: false }
     }
 
     pub fn interrupted(signal: i32) -> Self {
         let meaning = format!("stopped by signal {signal} before it was done");
-        Failure {
-            kind: FailKind::Interrupted,
-            meaning,
-            retryable: true,
-        }
+        Failure { kind: FailKind::Interrupted, meaning, retryable: true }
     }
 
     /// An error of the system while doing something, with the kind that its number tells.
     pub fn system(doing: impl std::fmt::Display, error: &std::io::Error) -> Self {
-        let kind = error
-            .raw_os_error()
-            .and_then(rsync::kind_of_errno)
-            .unwrap_or(FailKind::Io);
-        Failure {
-            kind,
-            meaning: format!("{doing}: {error}"),
-            retryable: kind == FailKind::Io,
-        }
+        let kind = error.raw_os_error().and_then(rsync::kind_of_errno).unwrap_or(FailKind::Io);
+        Failure { kind, meaning: format!("{doing}: {error}"), retryable: kind == FailKind::Io }
     }
 }
 
@@ -93,9 +78,8 @@ pub fn open_both(source: &Path, target: &Path) -> Result<(Root, Root), Failure> 
     let usage = |meaning: String| Failure::new(FailKind::Usage, meaning);
     let mut real = Vec::new();
     for (word, path) in [("source", source), ("target", target)] {
-        let path = path
-            .canonicalize()
-            .map_err(|e| usage(format!("the {word} {} cannot be used: {e}", path.display())))?;
+        let path =
+            path.canonicalize().map_err(|e| usage(format!("the {word} {} cannot be used: {e}", path.display())))?;
         if !path.is_dir() {
             return Err(usage(format!("the {word} {} is not a directory", path.display())));
         }
@@ -103,10 +87,7 @@ pub fn open_both(source: &Path, target: &Path) -> Result<(Root, Root), Failure> 
     }
     let [source, target] = [&real[0], &real[1]];
     if source == target {
-        return Err(usage(format!(
-            "source and target are the same directory {}",
-            source.display()
-        )));
+        return Err(usage(format!("source and target are the same directory {}", source.display())));
     }
     for (inner, outer) in [(source, target), (target, source)] {
         if inner.starts_with(outer) {
@@ -118,9 +99,7 @@ pub fn open_both(source: &Path, target: &Path) -> Result<(Root, Root), Failure> 
     // Two mounts of one volume have two paths: a claim given for both sides by mistake looks like this.
     if source_root.same_as(&target_root) {
         let (source, target) = (source.display(), target.display());
-        return Err(usage(format!(
-            "{source} and {target} are two mounts of the same directory"
-        )));
+        return Err(usage(format!("{source} and {target} are two mounts of the same directory")));
     }
     Ok((source_root, target_root))
 }

@@ -20,46 +20,25 @@ pub struct Pages(NonNull<u8>);
 impl Pages {
     /// # Errors
     /// If the file is shorter than [`BYTES`], or the file system cannot map it for writing.
-    #[expect(
-        unsafe_code,
-        reason = "there is no safe way to store through mmap, and that is what is exercised"
-    )]
+    #[expect(unsafe_code, reason = "there is no safe way to store through mmap, and that is what is exercised")]
     pub fn map(file: &File) -> io::Result<Pages> {
         if file.metadata()?.len() < BYTES as u64 {
             return Err(io::Error::other("the file is shorter than its mapping"));
         }
         // SAFETY: a fresh mapping at an address of the kernel's choice aliases nothing of ours.
         let start = unsafe {
-            mmap(
-                std::ptr::null_mut(),
-                BYTES,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                file,
-                0,
-            )?
+            mmap(std::ptr::null_mut(), BYTES, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, file, 0)?
         };
-        NonNull::new(start.cast())
-            .map(Pages)
-            .ok_or_else(|| io::Error::other("mapped at address 0"))
+        NonNull::new(start.cast()).map(Pages).ok_or_else(|| io::Error::other("mapped at address 0"))
     }
 
     /// Stores the number at every offset, in order, without msync.
-    #[expect(
-        unsafe_code,
-        reason = "a volatile store is the only one that the compiler may not delay or merge"
-    )]
+    #[expect(unsafe_code, reason = "a volatile store is the only one that the compiler may not delay or merge")]
     pub fn store(&mut self, number: u64) {
         for offset in OFFSETS {
             // SAFETY: every offset is at least 8 bytes before the end of the mapping, which lives as long as `self`
             // and to which nobody in this process has another reference.
-            unsafe {
-                self.0
-                    .as_ptr()
-                    .add(offset)
-                    .cast::<[u8; 8]>()
-                    .write_volatile(number.to_le_bytes())
-            }
+            unsafe { self.0.as_ptr().add(offset).cast::<[u8; 8]>().write_volatile(number.to_le_bytes()) }
         }
     }
 }

@@ -113,28 +113,14 @@ impl Complaints {
     /// The kind to act on: the first of this order that was seen.
     fn gravest(&self) -> Option<FailKind> {
         use FailKind::*;
-        let order = [
-            NoSpace,
-            Quota,
-            ReadOnly,
-            Io,
-            MetadataUnsupported,
-            Permission,
-            Other,
-            Vanished,
-        ];
+        let order = [NoSpace, Quota, ReadOnly, Io, MetadataUnsupported, Permission, Other, Vanished];
         order.into_iter().find(|kind| self.kinds.contains(kind))
     }
 }
 
 /// What one line is about; None for summaries and consequences of other errors.
 fn kind_of_complaint(line: &str) -> Option<FailKind> {
-    let summary = [
-        "rsync error:",
-        "rsync warning:",
-        "IO error encountered",
-        "cannot delete non-empty directory",
-    ];
+    let summary = ["rsync error:", "rsync warning:", "IO error encountered", "cannot delete non-empty directory"];
     if summary.iter().any(|start| line.starts_with(start)) {
         return None;
     }
@@ -142,11 +128,7 @@ fn kind_of_complaint(line: &str) -> Option<FailKind> {
     if line.contains(" has vanished: ") || line.contains("failed verification -- update") {
         return Some(FailKind::Vanished);
     }
-    let number = line
-        .trim_end()
-        .strip_suffix(')')
-        .and_then(|rest| rest.rsplit_once('('))
-        .map(|(_, number)| number);
+    let number = line.trim_end().strip_suffix(')').and_then(|rest| rest.rsplit_once('(')).map(|(_, number)| number);
     let Some(errno) = number.and_then(|number| number.parse::<i32>().ok()) else {
         return Some(FailKind::Other);
     };
@@ -201,22 +183,14 @@ pub fn judge(code: i32, pass: Pass, complaints: &Complaints) -> Verdict {
             _ => FailKind::Other,
         }),
     };
-    let kind = if code == 23 && kind == FailKind::Other {
-        FailKind::Partial
-    } else {
-        kind
-    };
+    let kind = if code == 23 && kind == FailKind::Other { FailKind::Partial } else { kind };
     let said = match (kind, complaints.first.first()) {
         (FailKind::Vanished, _) => ": somebody still writes to the source".to_owned(),
         (_, Some(first)) => format!(": {first}"),
         (_, None) => String::new(),
     };
     let meaning = format!("rsync ended with {code} ({}){said}", meaning(code));
-    Verdict::Failed(Failure {
-        kind,
-        meaning,
-        retryable: retryable(code, kind),
-    })
+    Verdict::Failed(Failure { kind, meaning, retryable: retryable(code, kind) })
 }
 
 /// True if the same command may succeed without anybody changing anything.
@@ -293,28 +267,14 @@ mod tests {
     fn the_command_lines_are_these() {
         let line = |run, pass, root| {
             let words = argv(run, pass, root, Path::new("/src"), Path::new("/-rf"));
-            words
-                .into_iter()
-                .map(|w| w.into_string().unwrap())
-                .collect::<Vec<_>>()
-                .join(" | ")
+            words.into_iter().map(|w| w.into_string().unwrap()).collect::<Vec<_>>().join(" | ")
         };
         let start = "-aHAXS | --numeric-ids | -x | --exclude=/lost+found";
         let filter = "--filter=-x security.selinux | --filter=-x system.*";
         let rest = "--modify-window=-1 | --info=progress2,stats2 | --no-h | --outbuf=L";
         for (run, pass, root, wanted) in [
-            (
-                Run::Whole,
-                Pass::Hot,
-                true,
-                format!("{start} | {filter} | {rest} | --delete"),
-            ),
-            (
-                Run::Whole,
-                Pass::Final,
-                false,
-                format!("{start} | --filter=-x! user.* | {rest} | --delete"),
-            ),
+            (Run::Whole, Pass::Hot, true, format!("{start} | {filter} | {rest} | --delete")),
+            (Run::Whole, Pass::Final, false, format!("{start} | --filter=-x! user.* | {rest} | --delete")),
             (
                 Run::Listed,
                 Pass::Hot,
@@ -331,11 +291,7 @@ mod tests {
                 format!("{start} | {filter} | {rest} | --checksum | --from0 | --files-from=- | --no-implied-dirs"),
             ),
         ] {
-            assert_eq!(
-                line(run, pass, root),
-                format!("{wanted} | -- | /src/ | /-rf/"),
-                "{run:?} {pass:?}"
-            );
+            assert_eq!(line(run, pass, root), format!("{wanted} | -- | /src/ | /-rf/"), "{run:?} {pass:?}");
         }
     }
 
@@ -344,18 +300,9 @@ mod tests {
         let some = |bytes, entries| Some(Transfer { bytes, entries });
         for (line, wanted) in [
             ("           3000   0%    0.00kB/s    0:00:00  ", some(3000, None)),
-            (
-                "           3000  17%    1.50MB/s    0:00:01 (xfr#2, to-chk=298/301)",
-                some(3000, Some((3, 301))),
-            ),
-            (
-                "  1,234,567 100%  122.21GB/s   12:34:56 (xfr#300, ir-chk=0/301)",
-                some(1_234_567, Some((301, 301))),
-            ),
-            (
-                "      123456 104%    9.99kB/s   ??:??:?? (xfr#1, ir-chk=1000/1002)",
-                some(123_456, Some((2, 1002))),
-            ),
+            ("           3000  17%    1.50MB/s    0:00:01 (xfr#2, to-chk=298/301)", some(3000, Some((3, 301)))),
+            ("  1,234,567 100%  122.21GB/s   12:34:56 (xfr#300, ir-chk=0/301)", some(1_234_567, Some((301, 301)))),
+            ("      123456 104%    9.99kB/s   ??:??:?? (xfr#1, ir-chk=1000/1002)", some(123_456, Some((2, 1002)))),
             ("Number of files: 301 (reg: 300, dir: 1)", None),
             ("sent 917913 bytes  received 5734 bytes  1847294.00 bytes/sec", None),
             ("skipping non-regular file \"x\"", None),
@@ -378,14 +325,7 @@ mod tests {
         ] {
             assert_eq!(stats.take(line), taken, "{line}");
         }
-        assert_eq!(
-            stats,
-            Stats {
-                files_copied: 1300,
-                bytes_copied: 900_000,
-                deleted: 4
-            }
-        );
+        assert_eq!(stats, Stats { files_copied: 1300, bytes_copied: 900_000, deleted: 4 });
     }
 
     #[test]
@@ -410,12 +350,7 @@ mod tests {
             (23, Pass::Hot, vec![gone_acl, denied, end], failed(Permission, false)),
             (23, Pass::Hot, vec![end], failed(Partial, false)),
             (23, Pass::Hot, vec!["something new", end], failed(Partial, false)),
-            (
-                23,
-                Pass::Hot,
-                vec![no_acl, denied, end],
-                failed(MetadataUnsupported, false),
-            ),
+            (23, Pass::Hot, vec![no_acl, denied, end], failed(MetadataUnsupported, false)),
             (23, Pass::Hot, vec![fat_xattr, end], failed(MetadataUnsupported, false)),
             (23, Pass::Final, vec![eio, end], failed(Io, true)),
             (11, Pass::Hot, vec![full], failed(NoSpace, false)),
@@ -436,11 +371,7 @@ mod tests {
             assert_eq!(verdict, wanted, "{code} {lines:?}");
         }
         for (code, line) in [(24, gone), (23, gone_acl), (23, shrank)] {
-            assert_eq!(
-                judge(code, Pass::Hot, &complaints(&[line, end])),
-                Verdict::Vanished,
-                "{line}"
-            );
+            assert_eq!(judge(code, Pass::Hot, &complaints(&[line, end])), Verdict::Vanished, "{line}");
         }
     }
 

@@ -63,25 +63,15 @@ pub fn scan(
         let outcome = match seen {
             _ if stop.requested().is_some() => Err(Failure::interrupted(stop.requested().unwrap_or_default())),
             Seen::Pair(pair) => scan.add(&pair, source, target, from, &mut linked),
-            Seen::Trouble {
-                side: Side::Source,
-                error,
-                ..
-            } if pass == Pass::Hot && error.kind() == std::io::ErrorKind::NotFound => {
+            Seen::Trouble { side: Side::Source, error, .. }
+                if pass == Pass::Hot && error.kind() == std::io::ErrorKind::NotFound =>
+            {
                 scan.vanished += 1;
                 Ok(())
             }
-            Seen::Trouble {
-                side,
-                path,
-                doing,
-                error,
-            } => {
+            Seen::Trouble { side, path, doing, error } => {
                 let side = if side == Side::Source { "source" } else { "target" };
-                Err(Failure::system(
-                    format!("{doing} {} in the {side}", tree::shown(&path)),
-                    &error,
-                ))
+                Err(Failure::system(format!("{doing} {} in the {side}", tree::shown(&path)), &error))
             }
         };
         see(&scan);
@@ -105,10 +95,7 @@ impl Scan {
         if pair.source.as_ref().is_some_and(|n| inside(n, target))
             || pair.target.as_ref().is_some_and(|n| inside(n, source))
         {
-            let meaning = format!(
-                "source and target overlap: one contains the other as {}",
-                tree::shown(&pair.path)
-            );
+            let meaning = format!("source and target overlap: one contains the other as {}", tree::shown(&pair.path));
             return Err(Failure::new(FailKind::Usage, meaning));
         }
         if let Some(node) = pair.target.as_ref().filter(|node| first_name(node, &mut seen.1)) {
@@ -176,10 +163,9 @@ pub fn fits(need: Room, held: Room, free: Free) -> Result<(), Failure> {
         ));
     }
     match free.inodes.map(|inodes| inodes.saturating_add(held.inodes)) {
-        Some(inodes) if need.inodes > inodes => small(format!(
-            "the source uses {} inodes, the target can hold {inodes}",
-            need.inodes
-        )),
+        Some(inodes) if need.inodes > inodes => {
+            small(format!("the source uses {} inodes, the target can hold {inodes}", need.inodes))
+        }
         _ => Ok(()),
     }
 }
@@ -200,23 +186,11 @@ mod tests {
                 (4095, None),
                 Err("the source uses 12 KiB (12288 bytes), the target can hold 4 KiB (4096 bytes)"),
             ),
-            (
-                room(1, 9),
-                room(0, 3),
-                (10, Some(5)),
-                Err("the source uses 9 inodes, the target can hold 8"),
-            ),
+            (room(1, 9), room(0, 3), (10, Some(5)), Err("the source uses 9 inodes, the target can hold 8")),
             (room(1, 9), room(0, 0), (10, None), Ok(())),
             (room(u64::MAX, 9), room(u64::MAX, 0), (u64::MAX, None), Ok(())),
         ] {
-            let outcome = fits(
-                need,
-                held,
-                Free {
-                    bytes: free.0,
-                    inodes: free.1,
-                },
-            );
+            let outcome = fits(need, held, Free { bytes: free.0, inodes: free.1 });
             assert_eq!(outcome.as_ref().map_err(|e| e.meaning.as_str()).copied(), wanted);
             assert!(outcome.err().is_none_or(|e| e.kind == FailKind::TargetTooSmall));
         }

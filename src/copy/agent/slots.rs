@@ -128,11 +128,7 @@ fn check_slot(dir: &Path, slot: u64, round: u64) -> Result<(), String> {
         Way::HardLinked => {
             let inode = |path: &Path| fs::metadata(path).map(|m| m.ino()).map_err(|error| error.to_string());
             let link = dir.join(format!("{slot}.link"));
-            if inode(&file)? == inode(&link)? {
-                Ok(())
-            } else {
-                Err("its hard link is another file".into())
-            }
+            if inode(&file)? == inode(&link)? { Ok(()) } else { Err("its hard link is another file".into()) }
         }
         Way::Xattr => match xattr::get(&file, XATTR) {
             Ok(Some(value)) if value == round.to_string().as_bytes() => Ok(()),

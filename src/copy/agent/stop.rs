@@ -66,10 +66,7 @@ impl Stop {
 
     /// Waits for the request, at most for `time`.
     pub fn wait(&self, time: Duration) -> Option<i32> {
-        let waited = self
-            .0
-            .1
-            .wait_timeout_while(self.lock(), time, |state| state.signal.is_none());
+        let waited = self.0.1.wait_timeout_while(self.lock(), time, |state| state.signal.is_none());
         waited.unwrap_or_else(PoisonError::into_inner).0.signal
     }
 
@@ -110,10 +107,7 @@ mod tests {
     fn a_child_adopted_after_the_request_is_killed_too() {
         let stop = Stop::new();
         stop.request(15);
-        let mut child = std::process::Command::new("cat")
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         stop.adopt(Pid::from_child(&child));
         stop.request(2);
         assert_eq!(stop.wait(Duration::from_secs(60)), Some(15), "the first request counts");

@@ -19,9 +19,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        let bench = Bench {
-            dir: tempfile::tempdir().unwrap(),
-        };
+        let bench = Bench { dir: tempfile::tempdir().unwrap() };
         fs::create_dir(bench.source("")).unwrap();
         fs::create_dir(bench.target("")).unwrap();
         bench
@@ -38,17 +36,7 @@ impl Bench {
     fn pass(&self, pass: Pass, since: Option<&CopyReport>) -> CopyReport {
         let since = since.map(|report| report.started_at.parse().unwrap());
         let (source, target) = (self.source(""), self.target(""));
-        copy(
-            &Job {
-                source,
-                target,
-                pass,
-                since,
-                program: "rsync".into(),
-            },
-            &Stop::new(),
-            &mut |_| {},
-        )
+        copy(&Job { source, target, pass, since, program: "rsync".into() }, &Stop::new(), &mut |_| {})
     }
 
     fn good(&self, pass: Pass, since: Option<&CopyReport>) -> CopyReport {
@@ -58,13 +46,7 @@ impl Bench {
     }
 
     fn verify(&self, mode: Mode, since: Option<Timestamp>) -> VerifyReport {
-        let job = verify::Job {
-            source: self.source(""),
-            target: self.target(""),
-            mode,
-            since,
-            threads: 3,
-        };
+        let job = verify::Job { source: self.source(""), target: self.target(""), mode, since, threads: 3 };
         verify::verify(&job, &Stop::new(), &mut |_| {})
     }
 
@@ -77,11 +59,7 @@ impl Bench {
     fn differences(&self, mode: Mode, since: Option<Timestamp>) -> Vec<String> {
         let report = self.verify(mode, since);
         assert_eq!(report.ok, report.source_digest == report.target_digest, "{report:#?}");
-        report
-            .differences
-            .into_iter()
-            .map(|d| format!("{}: {}", d.path, d.what))
-            .collect()
+        report.differences.into_iter().map(|d| format!("{}: {}", d.path, d.what)).collect()
     }
 }
 
@@ -90,14 +68,8 @@ fn raw(name: &[u8]) -> &Path {
 }
 
 fn set_mtime(path: &Path, seconds: i64, nanoseconds: i64) {
-    let time = Timespec {
-        tv_sec: seconds,
-        tv_nsec: nanoseconds,
-    };
-    let times = Timestamps {
-        last_access: time,
-        last_modification: time,
-    };
+    let time = Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
+    let times = Timestamps { last_access: time, last_modification: time };
     rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
@@ -153,18 +125,9 @@ fn torture(root: &Path) {
     node(&path("block"), FileType::BlockDevice, rustix::fs::makedev(7, 200));
     drop(std::os::unix::net::UnixListener::bind(path("socket")).unwrap());
     let longest = vec![b'n'; 255];
-    for name in [
-        &b"new\nline"[..],
-        b"-rf",
-        b"--delete",
-        b"caf\xe9",
-        b"\xff\xfe",
-        b" ",
-        b"*",
-        b"a\\b",
-        b"\x1b[31m",
-        &longest,
-    ] {
+    for name in
+        [&b"new\nline"[..], b"-rf", b"--delete", b"caf\xe9", b"\xff\xfe", b" ", b"*", b"a\\b", b"\x1b[31m", &longest]
+    {
         fs::write(root.join(raw(name)), name).unwrap();
     }
     let mut deep = root.to_path_buf();
@@ -185,19 +148,12 @@ fn torture(root: &Path) {
     attribute(&path("setuid"), "trusted.secret", b"t");
     attribute(&path("owned"), "system.posix_acl_access", ACL);
     attribute(&path("a"), "system.posix_acl_default", ACL);
-    attribute(
-        &path("a/b"),
-        "security.capability",
-        b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
-    );
+    attribute(&path("a/b"), "security.capability", b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
     attribute(&path("dangling"), "trusted.link", b"l");
     fs::write(path("old"), "").unwrap();
-    for (name, seconds, nanoseconds) in [
-        ("old", -1, 1),
-        ("three", 1_000_000_000, 999_999_999),
-        ("dangling", 5, 6),
-        ("fifo", 7, 8),
-    ] {
+    for (name, seconds, nanoseconds) in
+        [("old", -1, 1), ("three", 1_000_000_000, 999_999_999), ("dangling", 5, 6), ("fifo", 7, 8)]
+    {
         set_mtime(&path(name), seconds, nanoseconds);
     }
     fs::create_dir(path("read-only")).unwrap();
@@ -220,11 +176,7 @@ fn a_tree_of_everything_arrives_whole() {
     let bench = Bench::new();
     torture(&bench.source(""));
     let hot = bench.good(Pass::Hot, None);
-    assert_eq!(
-        hot.files_copied,
-        hot.files_total - 3,
-        "hard links are made, not copied: {hot:?}"
-    );
+    assert_eq!(hot.files_copied, hot.files_total - 3, "hard links are made, not copied: {hot:?}");
     assert_eq!((hot.reread, hot.files_deleted), (0, 0));
     bench.equal();
     let sparse = fs::metadata(bench.target("sparse")).unwrap();
@@ -233,10 +185,7 @@ fn a_tree_of_everything_arrives_whole() {
 
     // Again, with everything suspect: it was all written within the slack.
     let last = bench.good(Pass::Final, Some(&hot));
-    assert!(
-        last.reread == last.files_total && last.files_copied == 0 && last.files_deleted == 0,
-        "{last:?}"
-    );
+    assert!(last.reread == last.files_total && last.files_copied == 0 && last.files_deleted == 0, "{last:?}");
     bench.equal();
     assert_eq!(bench.differences(Mode::Metadata, None), [""; 0]);
 }
@@ -253,10 +202,7 @@ fn the_target_becomes_the_source_whatever_it_was() {
     fs::create_dir(bench.source("old")).unwrap();
     let report = bench.good(Pass::Hot, None);
     assert!(report.files_deleted > 20, "{report:?}");
-    assert!(
-        bench.target("lost+found/#12").exists(),
-        "the file system's own is left alone"
-    );
+    assert!(bench.target("lost+found/#12").exists(), "the file system's own is left alone");
     bench.equal();
 }
 
@@ -268,32 +214,17 @@ fn every_kind_of_difference_is_seen() {
     type Damage = fn(&dyn Fn(&str) -> PathBuf);
     let cases: [(&[&str], Damage); 14] = [
         (&["sparse: content"], |at| {
-            kept(&at("sparse"), |p| {
-                File::options()
-                    .write(true)
-                    .open(p)
-                    .unwrap()
-                    .write_all_at(b"E", 32 << 20)
-                    .unwrap()
-            })
+            kept(&at("sparse"), |p| File::options().write(true).open(p).unwrap().write_all_at(b"E", 32 << 20).unwrap())
         }),
-        (&["old: size", "old: content"], |at| {
-            kept(&at("old"), |p| fs::write(p, "x").unwrap())
-        }),
+        (&["old: size", "old: content"], |at| kept(&at("old"), |p| fs::write(p, "x").unwrap())),
         (&["old: mtime"], |at| set_mtime(&at("old"), -1, 2)),
         (&["a: mtime"], |at| set_mtime(&at("a"), 1_700_000_000, 3)),
         (&[".: mtime"], |at| set_mtime(&at(""), 1_700_000_000, 5)),
         (&["dangling: mtime"], |at| set_mtime(&at("dangling"), 5, 7)),
         (&["setuid: mode"], |at| mode(&at("setuid"), 0o755)),
-        (&["owned: uid"], |at| {
-            std::os::unix::fs::lchown(at("owned"), Some(1), None).unwrap()
-        }),
-        (&["a: xattr user.directory"], |at| {
-            xattr::set(at("a"), "user.directory", &[8; 1000]).unwrap()
-        }),
-        (&["old: xattr user.more"], |at| {
-            xattr::set(at("old"), "user.more", b"").unwrap()
-        }),
+        (&["owned: uid"], |at| std::os::unix::fs::lchown(at("owned"), Some(1), None).unwrap()),
+        (&["a: xattr user.directory"], |at| xattr::set(at("a"), "user.directory", &[8; 1000]).unwrap()),
+        (&["old: xattr user.more"], |at| xattr::set(at("old"), "user.more", b"").unwrap()),
         (&["a: mtime", "a/linked: hard link"], |at| {
             fs::remove_file(at("a/linked")).unwrap();
             fs::copy(at("linked-elsewhere"), at("a/linked")).unwrap();
@@ -302,12 +233,8 @@ fn every_kind_of_difference_is_seen() {
             let meta = fs::metadata(at("linked-elsewhere")).unwrap();
             set_mtime(&at("a/linked"), meta.mtime(), meta.mtime_nsec());
         }),
-        (&["read-only: mtime", "read-only/inside: missing"], |at| {
-            fs::remove_file(at("read-only/inside")).unwrap()
-        }),
-        (&["empty: mtime", "empty/more: extra"], |at| {
-            symlink("x", at("empty/more")).unwrap()
-        }),
+        (&["read-only: mtime", "read-only/inside: missing"], |at| fs::remove_file(at("read-only/inside")).unwrap()),
+        (&["empty: mtime", "empty/more: extra"], |at| symlink("x", at("empty/more")).unwrap()),
         (&[".: mtime", "absolute: link", "fifo: type", "null: device"], |at| {
             for name in ["absolute", "fifo", "null"] {
                 fs::remove_file(at(name)).unwrap();
@@ -351,11 +278,7 @@ fn a_change_that_size_and_time_hide_is_copied_by_the_next_pass() {
 
     let last = bench.good(Pass::Final, Some(&hot));
     assert_eq!(fs::read_to_string(bench.target("old")).unwrap(), "012345678X");
-    assert_eq!(
-        (last.reread, last.files_copied),
-        (2, 1),
-        "both were written within the slack"
-    );
+    assert_eq!((last.reread, last.files_copied), (2, 1), "both were written within the slack");
     bench.equal();
 }
 
@@ -368,22 +291,13 @@ fn what_is_safely_older_than_the_last_pass_is_not_read_again() {
     let minute = jiff::SignedDuration::from_secs(60);
     hot.started_at = super::stamp(Timestamp::now() + minute);
     let last = bench.good(Pass::Final, Some(&hot));
-    assert_eq!(
-        last.reread, 1,
-        "a time that has not come yet vouches for nothing: {last:?}"
-    );
+    assert_eq!(last.reread, 1, "a time that has not come yet vouches for nothing: {last:?}");
     assert!(last.messages[0].contains("future"));
 
     let changed = bench.verify(Mode::Changed, Some(Timestamp::now() + minute));
-    assert!(
-        changed.ok && changed.hashed_files == 0 && changed.files == 1,
-        "{changed:?}"
-    );
+    assert!(changed.ok && changed.hashed_files == 0 && changed.files == 1, "{changed:?}");
     let changed = bench.verify(Mode::Changed, Some(Timestamp::now()));
-    assert!(
-        changed.ok && changed.hashed_files == 2 && changed.hashed_bytes == 2,
-        "{changed:?}"
-    );
+    assert!(changed.ok && changed.hashed_files == 2 && changed.hashed_bytes == 2, "{changed:?}");
     assert_eq!(bench.verify(Mode::Changed, None).kind, Some(FailKind::Usage));
 }
 
@@ -417,10 +331,7 @@ fn a_busy_tree_is_copied_hot_and_complete_in_the_end() {
         let writer = threads.spawn(|| exercise::exercise(&job, &stop, &mut |_| {}).unwrap());
         for _ in 0..4 {
             let report = bench.pass(Pass::Hot, last.as_ref());
-            assert!(
-                report.ok && report.kind.is_none_or(|kind| kind == FailKind::Vanished),
-                "{report:#?}"
-            );
+            assert!(report.ok && report.kind.is_none_or(|kind| kind == FailKind::Vanished), "{report:#?}");
             last = Some(report);
         }
         stop.request(15);
@@ -428,10 +339,7 @@ fn a_busy_tree_is_copied_hot_and_complete_in_the_end() {
     });
     bench.good(Pass::Final, last.as_ref());
     bench.equal();
-    let moved = exercise::Job {
-        dir: bench.target(""),
-        ..job.clone()
-    };
+    let moved = exercise::Job { dir: bench.target(""), ..job.clone() };
     assert_eq!(exercise::check(&moved).unwrap(), exercise::check(&job).unwrap());
 }
 
@@ -440,9 +348,7 @@ fn a_target_that_is_too_small_is_refused_before_anything_is_written() {
     let bench = Bench::new();
     let mounted = |options: &str| {
         let mut mount = std::process::Command::new("mount");
-        let mount = mount
-            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
-            .arg(bench.target(""));
+        let mount = mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(bench.target(""));
         mount.status().is_ok_and(|status| status.success())
     };
     fs::write(bench.source("big"), vec![1; 2 << 20]).unwrap();
@@ -450,18 +356,10 @@ fn a_target_that_is_too_small_is_refused_before_anything_is_written() {
         println!("skipped: a tmpfs cannot be mounted here");
         return;
     }
-    let unmount = || {
-        std::process::Command::new("umount")
-            .arg(bench.target(""))
-            .status()
-            .unwrap()
-    };
+    let unmount = || std::process::Command::new("umount").arg(bench.target("")).status().unwrap();
     let report = bench.pass(Pass::Hot, None);
     assert_eq!(report.kind, Some(FailKind::TargetTooSmall), "{report:?}");
-    assert!(
-        report.meaning.contains("2 MiB (2101248 bytes)") && report.exit == -1 && !report.retryable,
-        "{report:?}"
-    );
+    assert!(report.meaning.contains("2 MiB (2101248 bytes)") && report.exit == -1 && !report.retryable, "{report:?}");
     assert_eq!(fs::read_dir(bench.target("")).unwrap().count(), 0);
 
     // What fits by the numbers and not in fact: rsync needs the old and the new file side by side.
@@ -487,22 +385,10 @@ fn a_target_that_is_too_small_is_refused_before_anything_is_written() {
 fn without_rsync_the_report_says_so() {
     let bench = Bench::new();
     let (source, target) = (bench.source(""), bench.target(""));
-    let job = Job {
-        source,
-        target,
-        pass: Pass::Hot,
-        since: None,
-        program: "no-such-rsync".into(),
-    };
+    let job = Job { source, target, pass: Pass::Hot, since: None, program: "no-such-rsync".into() };
     let report = copy(&job, &Stop::new(), &mut |_| {});
-    assert!(
-        report.meaning.starts_with("no-such-rsync is not installed"),
-        "{report:?}"
-    );
-    assert_eq!(
-        (report.ok, report.kind, report.exit),
-        (false, Some(FailKind::Other), -1)
-    );
+    assert!(report.meaning.starts_with("no-such-rsync is not installed"), "{report:?}");
+    assert_eq!((report.ok, report.kind, report.exit), (false, Some(FailKind::Other), -1));
 }
 
 #[test]
@@ -512,27 +398,12 @@ fn a_request_to_stop_ends_both_with_a_report() {
     let stop = Stop::new();
     stop.request(15);
     let (source, target) = (bench.source(""), bench.target(""));
-    let job = Job {
-        source,
-        target,
-        pass: Pass::Hot,
-        since: None,
-        program: "rsync".into(),
-    };
+    let job = Job { source, target, pass: Pass::Hot, since: None, program: "rsync".into() };
     let report = copy(&job, &stop, &mut |_| {});
     assert_eq!((report.ok, report.kind), (false, Some(FailKind::Interrupted)));
     let (source, target) = (bench.source(""), bench.target(""));
-    let job = verify::Job {
-        source,
-        target,
-        mode: Mode::Full,
-        since: None,
-        threads: 0,
-    };
-    assert_eq!(
-        verify::verify(&job, &stop, &mut |_| {}).kind,
-        Some(FailKind::Interrupted)
-    );
+    let job = verify::Job { source, target, mode: Mode::Full, since: None, threads: 0 };
+    assert_eq!(verify::verify(&job, &stop, &mut |_| {}).kind, Some(FailKind::Interrupted));
 }
 
 #[test]
@@ -541,13 +412,7 @@ fn a_request_to_stop_ends_a_running_rsync() {
     // A hole of this size keeps rsync reading for many minutes.
     File::create(bench.source("huge")).unwrap().set_len(1 << 42).unwrap();
     let (source, target) = (bench.source(""), bench.target(""));
-    let job = Job {
-        source,
-        target,
-        pass: Pass::Final,
-        since: None,
-        program: "rsync".into(),
-    };
+    let job = Job { source, target, pass: Pass::Final, since: None, program: "rsync".into() };
     let (stop, mut told) = (Stop::new(), Vec::new());
     let report = copy(&job, &stop, &mut |line| {
         if let Line::Progress(progress) = line {
@@ -557,13 +422,7 @@ fn a_request_to_stop_ends_a_running_rsync() {
             told.push(progress);
         }
     });
-    assert_eq!(
-        (report.ok, report.kind, report.retryable),
-        (false, Some(FailKind::Interrupted), true)
-    );
+    assert_eq!((report.ok, report.kind, report.retryable), (false, Some(FailKind::Interrupted), true));
     let last = told.last().unwrap();
-    assert!(
-        last.bytes < last.bytes_total && last.rate_bytes_s > 0 && last.bytes_total == 1 << 42,
-        "{told:?}"
-    );
+    assert!(last.bytes < last.bytes_total && last.rate_bytes_s > 0 && last.bytes_total == 1 << 42, "{told:?}");
 }

@@ -17,10 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Made by mkfs in the root of ext file systems; it belongs to the file system, not to the data.
 pub const LOST_FOUND: &[u8] = b"lost+found";
 
-const LOOK: OFlags = OFlags::RDONLY
-    .union(OFlags::CLOEXEC)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::NONBLOCK);
+const LOOK: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
 
 /// The longest path that is given to the kernel in one piece (PATH_MAX is 4096 with the final NUL).
 const PATH_IN_ONE: usize = 4000;
@@ -98,18 +95,9 @@ impl Root {
     /// # Errors
     /// If `path` is no directory that can be opened.
     pub fn open(path: &Path) -> io::Result<Root> {
-        let fd = rustix::fs::open(
-            path,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
+        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let stat = rustix::fs::fstat(&fd)?;
-        Ok(Root {
-            fd,
-            dev: stat.st_dev,
-            ino: stat.st_ino,
-            no_openat2: AtomicBool::new(false),
-        })
+        Ok(Root { fd, dev: stat.st_dev, ino: stat.st_ino, no_openat2: AtomicBool::new(false) })
     }
 
     pub fn fd(&self) -> &OwnedFd {
@@ -164,30 +152,18 @@ fn walk_inner(
     let read_root = |root: &Root| node(&root.fd, b".", detail);
     let sides = [(Side::Source, read_root(source)), (Side::Target, read_root(target))];
     let (s, t) = both(Vec::new(), sides, see)?;
-    see(Seen::Pair(Pair {
-        path: Vec::new(),
-        source: s,
-        target: t,
-    }))?;
+    see(Seen::Pair(Pair { path: Vec::new(), source: s, target: t }))?;
 
     let mut stack = vec![(Vec::new(), true, true)];
     while let Some((path, in_source, in_target)) = stack.pop() {
         let mut open = |root: &Root, side, wanted: bool| match wanted.then(|| list(root, &path)).transpose() {
             Ok(listed) => ControlFlow::Continue(Ok(listed)),
             Err(error) => {
-                see(Seen::Trouble {
-                    side,
-                    path: path.clone(),
-                    doing: "listing",
-                    error,
-                })?;
+                see(Seen::Trouble { side, path: path.clone(), doing: "listing", error })?;
                 ControlFlow::Continue(Err(()))
             }
         };
-        let (s, t) = (
-            open(source, Side::Source, in_source)?,
-            open(target, Side::Target, in_target)?,
-        );
+        let (s, t) = (open(source, Side::Source, in_source)?, open(target, Side::Target, in_target)?);
         let (Ok(s), Ok(t)) = (s, t) else { continue };
         let (s_fd, s_names) = s.unzip();
         let (t_fd, t_names) = t.unzip();
@@ -198,25 +174,17 @@ fn walk_inner(
                 _ => Ok(None),
             };
             let child = join(&path, &name.bytes);
-            let sides = [
-                (Side::Source, read(&s_fd, name.in_source)),
-                (Side::Target, read(&t_fd, name.in_target)),
-            ];
+            let sides = [(Side::Source, read(&s_fd, name.in_source)), (Side::Target, read(&t_fd, name.in_target))];
             let (s, t) = both(child.clone(), sides, see)?;
             let enter = |node: &Option<Node>, root: &Root| {
-                node.as_ref()
-                    .is_some_and(|n| n.kind == FileType::Directory && n.dev == root.dev)
+                node.as_ref().is_some_and(|n| n.kind == FileType::Directory && n.dev == root.dev)
             };
             let (down_s, down_t) = (enter(&s, source), enter(&t, target));
             if down_s || down_t {
                 stack.push((child.clone(), down_s, down_t));
             }
             if s.is_some() || t.is_some() {
-                see(Seen::Pair(Pair {
-                    path: child,
-                    source: s,
-                    target: t,
-                }))?;
+                see(Seen::Pair(Pair { path: child, source: s, target: t }))?;
             }
         }
         stack[first_child..].reverse();
@@ -235,12 +203,7 @@ fn both(
     let mut take = |(side, read): Read| match read {
         Ok(node) => ControlFlow::Continue(node),
         Err(error) => {
-            see(Seen::Trouble {
-                side,
-                path: path.clone(),
-                doing: "reading",
-                error,
-            })?;
+            see(Seen::Trouble { side, path: path.clone(), doing: "reading", error })?;
             ControlFlow::Continue(None)
         }
     };
@@ -277,11 +240,7 @@ fn merge(source: Vec<Vec<u8>>, target: Vec<Vec<u8>>) -> impl Iterator<Item = Nam
             (s, t) => (s.is_some(), t.is_some()),
         };
         let (s, t) = (source.next_if(|_| in_source), target.next_if(|_| in_target));
-        Some(Name {
-            bytes: s.or(t)?,
-            in_source,
-            in_target,
-        })
+        Some(Name { bytes: s.or(t)?, in_source, in_target })
     })
 }
 
@@ -361,11 +320,7 @@ fn split(path: &[u8]) -> (&[u8], &[u8]) {
 }
 
 fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
-    if path.is_empty() {
-        name.to_vec()
-    } else {
-        [path, b"/", name].concat()
-    }
+    if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
 }
 
 /// A path for people: `.` for the root; backslashes, control characters and bytes that are no UTF-8 escaped.
@@ -376,11 +331,7 @@ pub fn shown(path: &[u8]) -> String {
     let mut out = String::new();
     for chunk in path.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c.is_control() || c == '\\' {
-                out.extend(c.escape_default())
-            } else {
-                out.push(c)
-            }
+            if c.is_control() || c == '\\' { out.extend(c.escape_default()) } else { out.push(c) }
         }
         for byte in chunk.invalid() {
             write!(out, "\\x{byte:02x}").expect("writing to a string cannot fail");

@@ -72,10 +72,7 @@ pub fn verify(job: &Job, stop: &Stop, emit: Emit<'_>) -> VerifyReport {
 
 fn steps(job: &Job, stop: &Stop, emit: Emit<'_>, report: &mut VerifyReport) -> Result<(), Failure> {
     if (job.mode == Mode::Changed) != job.since.is_some() {
-        return Err(Failure::new(
-            FailKind::Usage,
-            "mode changed needs --since, and no other mode takes it",
-        ));
+        return Err(Failure::new(FailKind::Usage, "mode changed needs --since, and no other mode takes it"));
     }
     let (source, target) = open_both(&job.source, &job.target)?;
     let mut comparison = Comparison {
@@ -108,26 +105,16 @@ fn steps(job: &Job, stop: &Stop, emit: Emit<'_>, report: &mut VerifyReport) -> R
     tree::walk(&source, &target, Detail::All, &mut |seen| {
         match seen {
             Seen::Pair(pair) => comparison.add(pair),
-            Seen::Trouble {
-                side,
-                path,
-                doing,
-                error,
-            } => comparison.trouble(side, &path, doing, &error),
+            Seen::Trouble { side, path, doing, error } => comparison.trouble(side, &path, doing, &error),
         }
         if comparison.batch.len() >= BATCH {
             comparison.flush();
         }
-        if stop.requested().is_some() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
+        if stop.requested().is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     comparison.flush();
     comparison.close();
-    stop.requested()
-        .map_or(Ok(()), |signal| Err(Failure::interrupted(signal)))
+    stop.requested().map_or(Ok(()), |signal| Err(Failure::interrupted(signal)))
 }
 
 struct Comparison<'a> {
@@ -154,19 +141,11 @@ impl Comparison<'_> {
             if let Seen::Pair(pair) = seen {
                 totals.files_total += 1;
                 let files = [&pair.source, &pair.target].into_iter().flatten();
-                totals.bytes_total += files
-                    .filter(|n| n.kind == FileType::RegularFile)
-                    .map(|n| n.size)
-                    .sum::<u64>();
+                totals.bytes_total += files.filter(|n| n.kind == FileType::RegularFile).map(|n| n.size).sum::<u64>();
             }
-            if stop.requested().is_some() {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            if stop.requested().is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        stop.requested()
-            .map_or(Ok(()), |signal| Err(Failure::interrupted(signal)))
+        stop.requested().map_or(Ok(()), |signal| Err(Failure::interrupted(signal)))
     }
 
     fn add(&mut self, pair: tree::Pair) {
@@ -183,11 +162,8 @@ impl Comparison<'_> {
             .map(|(side, node)| node.as_ref().and_then(|node| self.links[side].first(node, &pair.path)));
         // A later name of an inode that was read under its first name, on both sides, has nothing new to tell.
         let again = firsts[0].is_some() && firsts[0] == firsts[1];
-        let contents = if again {
-            [Content::None, Content::None]
-        } else {
-            [content(&pair.source), content(&pair.target)]
-        };
+        let contents =
+            if again { [Content::None, Content::None] } else { [content(&pair.source), content(&pair.target)] };
         for (side, node) in [&pair.source, &pair.target].into_iter().enumerate() {
             self.foreign[side] += u64::from(node.as_ref().is_some_and(|n| n.has_foreign_xattrs));
         }
@@ -195,12 +171,7 @@ impl Comparison<'_> {
             self.report.files += 1;
             self.report.bytes += if firsts[0].is_none() { node.size } else { 0 };
         }
-        self.batch.push(Entry {
-            path: pair.path,
-            nodes: [pair.source, pair.target],
-            firsts,
-            contents,
-        });
+        self.batch.push(Entry { path: pair.path, nodes: [pair.source, pair.target], firsts, contents });
     }
 
     /// True if this side's file makes both be read.
@@ -212,11 +183,7 @@ impl Comparison<'_> {
     /// Reads the files of the batch, compares its entries and forgets them.
     fn flush(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
-        let work = Work {
-            roots: self.roots,
-            threads: self.job.threads,
-            stop: self.stop,
-        };
+        let work = Work { roots: self.roots, threads: self.job.threads, stop: self.stop };
         work.hash_all(&mut batch, &mut |bytes| {
             self.progress.bytes += bytes;
             self.tick();
@@ -250,12 +217,7 @@ impl Comparison<'_> {
             self.report.differences_total += 1;
             if self.report.differences.len() < DIFFERENCES_MAX {
                 let path = tree::shown(&entry.path);
-                self.report.differences.push(Difference {
-                    path,
-                    what,
-                    source,
-                    target,
-                });
+                self.report.differences.push(Difference { path, what, source, target });
             }
         });
     }

@@ -1,10 +1,10 @@
 //! What scripts are written with: arguments, questions, talk, tables, time and closures.
 
 use crate::script::enter::{self, Outcome, signature};
+use crate::script::errors;
 use crate::script::parallel;
 use crate::script::session::Branch;
 use crate::script::view::{to_dynamic, to_json};
-use crate::script::errors;
 use crate::words::{Json, Kind, Problem, clock::Clock, names};
 use rhai::{Array, Dynamic, Engine, FnPtr, FuncRegistration, INT, Map, NativeCallContext};
 use std::time::Duration;
@@ -108,7 +108,8 @@ pub fn register(engine: &mut Engine) {
     entry("parallel_map").register_into_engine(engine, |ctx: C, items: Array, n: INT, f: FnPtr| {
         parallel::parallel("parallel_map", &ctx, items, n, &f)
     });
-    entry("wait_until").register_into_engine(engine, |ctx: C, opts: Map, f: FnPtr| parallel::wait_until(&ctx, &opts, &f));
+    entry("wait_until")
+        .register_into_engine(engine, |ctx: C, opts: Map, f: FnPtr| parallel::wait_until(&ctx, &opts, &f));
     entry("now").register_into_engine(engine, |ctx: C| now(&ctx));
     entry("sleep").register_into_engine(engine, |ctx: C, seconds: INT| sleep(&ctx, seconds));
 }
@@ -119,13 +120,20 @@ fn arg(ctx: &NativeCallContext, name: &str) -> Outcome {
     let args = &branch.session().map_err(thrown)?.args;
     match args.get(name) {
         Some(value) => Ok(to_dynamic(value)),
-        None => Err(thrown(Problem::usage(format!("`{name}` was not read as an option of this script"))
-            .hint("calls of arg stand at the top level of the script, with literals"))),
+        None => Err(thrown(
+            Problem::usage(format!("`{name}` was not read as an option of this script"))
+                .hint("calls of arg stand at the top level of the script, with literals"),
+        )),
     }
 }
 
 /// Runs what is a step without being a primitive of the cluster.
-fn step(ctx: &NativeCallContext, op: &str, args: &[Json], work: impl FnOnce(&Branch) -> Result<Json, Problem>) -> Outcome {
+fn step(
+    ctx: &NativeCallContext,
+    op: &str,
+    args: &[Json],
+    work: impl FnOnce(&Branch) -> Result<Json, Problem>,
+) -> Outcome {
     let position = ctx.call_position();
     let branch = Branch::of(ctx);
     let session = branch.session().map_err(|problem| errors::throw(&problem, position))?.clone();
@@ -147,7 +155,9 @@ fn confirm(ctx: &NativeCallContext, plan: &str) -> Outcome {
         match session.voice.confirm(&names::plain(plan)) {
             Some(true) => Ok(Json::Null),
             Some(false) => Err(Problem::refused("not confirmed")),
-            None => Err(Problem::refused("nobody is here to confirm the plan").hint("add --yes to go on without asking")),
+            None => {
+                Err(Problem::refused("nobody is here to confirm the plan").hint("add --yes to go on without asking"))
+            }
         }
     })
 }
@@ -167,7 +177,9 @@ fn table(ctx: &NativeCallContext, rows: &Array, opts: &Map) -> Outcome {
     let branch = Branch::of(ctx);
     let session = branch.session().map_err(thrown)?;
     if let Some(key) = opts.keys().find(|key| *key != "columns") {
-        return Err(thrown(Problem::usage(format!("table has no option `{key}`")).hint("table(rows, #{columns: [\"a\", \"b\"]})")));
+        return Err(thrown(
+            Problem::usage(format!("table has no option `{key}`")).hint("table(rows, #{columns: [\"a\", \"b\"]})"),
+        ));
     }
     let json = to_json(&rows.clone().into()).map_err(thrown)?;
     let columns = opts.get("columns").map(to_json).transpose().map_err(thrown)?;
@@ -203,7 +215,12 @@ pub fn render(rows: &Json, columns: Option<&Json>) -> String {
             other => names::plain(&other.to_string()),
         }));
     }
-    table.to_string().lines().map(|line| line.trim_end().strip_prefix(' ').unwrap_or(line.trim_end()).to_owned()).collect::<Vec<_>>().join("\n")
+    table
+        .to_string()
+        .lines()
+        .map(|line| line.trim_end().strip_prefix(' ').unwrap_or(line.trim_end()).to_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn now(ctx: &NativeCallContext) -> Outcome {
@@ -213,12 +230,12 @@ fn now(ctx: &NativeCallContext) -> Outcome {
 fn sleep(ctx: &NativeCallContext, seconds: INT) -> Outcome {
     step(ctx, "sleep", &[seconds.into()], |branch| {
         let session = branch.session()?;
-        let seconds = u64::try_from(seconds).map_err(|_| Problem::new(Kind::Usage, "sleep wants seconds, not less than nothing"))?;
+        let seconds = u64::try_from(seconds)
+            .map_err(|_| Problem::new(Kind::Usage, "sleep wants seconds, not less than nothing"))?;
         session.runtime.block_on(crate::cluster::wait::sleep(Duration::from_secs(seconds), &session.door.cancel))?;
         Ok(Json::Null)
     })
 }
-
 
 #[cfg(test)]
 mod tests {

@@ -20,10 +20,17 @@ pub const IMAGE: &str = concat!("docker.io/pvmigrate/agent:", env!("CARGO_PKG_VE
 pub const TABLE: &[Primitive] = &[
     Primitive {
         name: "run_copy_pod",
-        params: &[param("source", Type::Object("PersistentVolumeClaim")), param("target", Type::Object("PersistentVolumeClaim"))],
+        params: &[
+            param("source", Type::Object("PersistentVolumeClaim")),
+            param("target", Type::Object("PersistentVolumeClaim")),
+        ],
         options: &[
             option("pass", Type::Text, "hot (the default) while the workload runs; final when nobody writes"),
-            option("since", Type::Text, "`started_at` of the last good pass: only what may have changed since is read again"),
+            option(
+                "since",
+                Type::Text,
+                "`started_at` of the last good pass: only what may have changed since is read again",
+            ),
             option("node", Type::Text, "where to run; where the source is used if absent"),
             option("workload", Type::AnyObject, "whose pods say where they may run"),
             option("image", Type::Text, "the agent's image"),
@@ -38,17 +45,30 @@ pub const TABLE: &[Primitive] = &[
         example: "let s = get_pvc(\"shop\", \"data\"); let t = create_pvc(s, #{ class: \"fast\" }); run_copy_pod(s, t).ok",
         effect: Effect::Write,
         rights: &[
-            ("create", "", "pods"), ("get", "", "pods"), ("list", "", "pods"), ("watch", "", "pods"), ("delete", "", "pods"),
-            ("get", "", "pods/log"), ("get", "", "nodes"), ("get", "", "persistentvolumes"),
+            ("create", "", "pods"),
+            ("get", "", "pods"),
+            ("list", "", "pods"),
+            ("watch", "", "pods"),
+            ("delete", "", "pods"),
+            ("get", "", "pods/log"),
+            ("get", "", "nodes"),
+            ("get", "", "persistentvolumes"),
         ],
         run: |step, args| Box::pin(run_copy_pod(step, args)),
     },
     Primitive {
         name: "verify_copy",
-        params: &[param("source", Type::Object("PersistentVolumeClaim")), param("target", Type::Object("PersistentVolumeClaim"))],
+        params: &[
+            param("source", Type::Object("PersistentVolumeClaim")),
+            param("target", Type::Object("PersistentVolumeClaim")),
+        ],
         options: &[
             option("pass", Type::Text, "hot (the default) or final: then the result is what rebind relies on"),
-            option("mode", Type::Text, "full (the default): all content; changed: the content of what changed since; metadata: none"),
+            option(
+                "mode",
+                Type::Text,
+                "full (the default): all content; changed: the content of what changed since; metadata: none",
+            ),
             option("since", Type::Text, "for changed: a time before which all content was verified"),
             option("node", Type::Text, "where to run; where the source is used if absent"),
             option("workload", Type::AnyObject, "whose pods say where they may run"),
@@ -63,8 +83,13 @@ pub const TABLE: &[Primitive] = &[
         example: "let s = get_pvc(\"shop\", \"data\"); let t = create_pvc(s, #{ class: \"fast\" }); run_copy_pod(s, t); verify_copy(s, t).files >= 0",
         effect: Effect::Write,
         rights: &[
-            ("create", "", "pods"), ("get", "", "pods"), ("list", "", "pods"), ("watch", "", "pods"), ("delete", "", "pods"),
-            ("get", "", "pods/log"), ("get", "", "persistentvolumes"),
+            ("create", "", "pods"),
+            ("get", "", "pods"),
+            ("list", "", "pods"),
+            ("watch", "", "pods"),
+            ("delete", "", "pods"),
+            ("get", "", "pods/log"),
+            ("get", "", "persistentvolumes"),
         ],
         run: |step, args| Box::pin(verify_copy(step, args)),
     },
@@ -80,8 +105,17 @@ pub(super) fn template_spec(object: &Json) -> Json {
 }
 
 /// Chooses the node, and notes which nodes use the source now.
-pub(super) async fn place(step: &Step, claim: &PvcRef, source: Pvc<'_>, asked: Option<&str>) -> Result<Option<String>, Problem> {
-    let pods = step.cluster().list_all(&known("Pod"), &claim.namespace).await.map_err(|e| e.problem("see where the source is used", None))?;
+pub(super) async fn place(
+    step: &Step,
+    claim: &PvcRef,
+    source: Pvc<'_>,
+    asked: Option<&str>,
+) -> Result<Option<String>, Problem> {
+    let pods = step
+        .cluster()
+        .list_all(&known("Pod"), &claim.namespace)
+        .await
+        .map_err(|e| e.problem("see where the source is used", None))?;
     let books = step.session.door.ledger.books();
     let mut placement = Placement {
         asked: asked.map(str::to_owned),
@@ -103,7 +137,8 @@ pub(super) async fn place(step: &Step, claim: &PvcRef, source: Pvc<'_>, asked: O
     if placement.asked.is_none() && placement.in_use_on.is_empty() && !placement.was_on.is_empty() {
         for name in &placement.was_on {
             let seen = step.find("Node", "", name).await?;
-            let conditions = seen.as_ref().and_then(|seen| seen["status"]["conditions"].as_array()).into_iter().flatten();
+            let conditions =
+                seen.as_ref().and_then(|seen| seen["status"]["conditions"].as_array()).into_iter().flatten();
             if conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True") {
                 placement.ready.insert(name.clone());
             }

@@ -122,7 +122,9 @@ pub struct Args(pub Vec<Json>);
 
 /// The whole table, by noun.
 pub fn all() -> impl Iterator<Item = &'static Primitive> {
-    [pv::TABLE, pvc::TABLE, sc::TABLE, workload::TABLE, copy::TABLE, preflight::TABLE, object::TABLE].into_iter().flatten()
+    [pv::TABLE, pvc::TABLE, sc::TABLE, workload::TABLE, copy::TABLE, preflight::TABLE, object::TABLE]
+        .into_iter()
+        .flatten()
 }
 
 pub fn find(name: &str) -> Option<&'static Primitive> {
@@ -173,7 +175,12 @@ impl Primitive {
                 };
                 // An option that is () is an option that is not given: scripts hand their own options on.
                 if !value.is_null() && !known.ty.fits(value) {
-                    return Err(wrong(format!("the option `{key}` of {} is a {}, not {}", self.name, known.ty.word(), describe(value))));
+                    return Err(wrong(format!(
+                        "the option `{key}` of {} is a {}, not {}",
+                        self.name,
+                        known.ty.word(),
+                        describe(value)
+                    )));
                 }
             }
         }
@@ -252,14 +259,17 @@ fn register_one(engine: &mut Engine, primitive: &'static Primitive, arity: usize
     }
     infos.push(primitive.returns.into());
     let comments: Vec<String> = primitive.doc.lines().map(|line| format!("/// {line}")).collect();
-    let entry = FuncRegistration::new(primitive.name).in_global_namespace().with_params_info(infos).with_comments(comments);
+    let entry =
+        FuncRegistration::new(primitive.name).in_global_namespace().with_params_info(infos).with_comments(comments);
     type C<'a> = NativeCallContext<'a>;
     type D = Dynamic;
     match arity {
         0 => entry.register_into_engine(engine, move |ctx: C| enter::call(primitive, &ctx, &[])),
         1 => entry.register_into_engine(engine, move |ctx: C, a: D| enter::call(primitive, &ctx, &[a])),
         2 => entry.register_into_engine(engine, move |ctx: C, a: D, b: D| enter::call(primitive, &ctx, &[a, b])),
-        3 => entry.register_into_engine(engine, move |ctx: C, a: D, b: D, c: D| enter::call(primitive, &ctx, &[a, b, c])),
+        3 => {
+            entry.register_into_engine(engine, move |ctx: C, a: D, b: D, c: D| enter::call(primitive, &ctx, &[a, b, c]))
+        }
         _ => entry.register_into_engine(engine, move |ctx: C, a: D, b: D, c: D, d: D| {
             enter::call(primitive, &ctx, &[a, b, c, d])
         }),
@@ -292,7 +302,10 @@ mod tests {
         let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}});
         assert!(primitive.check(vec![claim.clone(), json!({"class": "fast"})]).is_ok());
         for (args, message) in [
-            (vec![json!("data"), json!({})], "create_pvc wants PersistentVolumeClaim as `like`, not the string \"data\""),
+            (
+                vec![json!("data"), json!({})],
+                "create_pvc wants PersistentVolumeClaim as `like`, not the string \"data\"",
+            ),
             (vec![claim.clone(), json!({"clas": "fast"})], "create_pvc has no option `clas`"),
             (vec![claim.clone(), json!({"class": 1})], "the option `class` of create_pvc is a string, not a number"),
             (vec![claim, json!(1)], "create_pvc wants its options as a map"),

@@ -62,7 +62,12 @@ pub const TABLE: &[Primitive] = &[
     },
     Primitive {
         name: "patch_object",
-        params: &[param("kind", Type::Text), param("namespace", Type::Text), param("name", Type::Text), param("patch", Type::Map)],
+        params: &[
+            param("kind", Type::Text),
+            param("namespace", Type::Text),
+            param("name", Type::Text),
+            param("patch", Type::Map),
+        ],
         options: &[],
         returns: "object",
         doc: "Merges a patch (RFC 7386: () removes a key) into an object that must exist.",
@@ -96,7 +101,12 @@ fn checked<'a>(args: &'a Args, first: usize) -> Result<(&'a str, &'a str), Probl
 
 fn check_name(name: &str) -> Result<(), Problem> {
     // RBAC names may have colons; nothing may have a slash.
-    if name.is_empty() || name.contains(['/', '%', '?', '#']) || name == ".." || name == "." || name.chars().any(char::is_control) {
+    if name.is_empty()
+        || name.contains(['/', '%', '?', '#'])
+        || name == ".."
+        || name == "."
+        || name.chars().any(char::is_control)
+    {
         return Err(Problem::usage(format!("`{}` is not the name of an object", names::plain(name))));
     }
     Ok(())
@@ -123,8 +133,11 @@ async fn list_objects(step: Step, args: Args) -> Result<Json, Problem> {
     }
     let selector = args.option_text("selector").unwrap_or_default().to_owned();
     let query: Vec<(&str, &str)> = if selector.is_empty() { vec![] } else { vec![("labelSelector", &selector)] };
-    let (objects, _) =
-        step.cluster().list(&resource, &namespace, &query).await.map_err(|e| e.problem(&format!("list {}", resource.plural), None))?;
+    let (objects, _) = step
+        .cluster()
+        .list(&resource, &namespace, &query)
+        .await
+        .map_err(|e| e.problem(&format!("list {}", resource.plural), None))?;
     Ok(Json::Array(objects))
 }
 
@@ -145,7 +158,11 @@ async fn apply_object(step: Step, args: Args) -> Result<Json, Problem> {
     };
     check_name(name)?;
     let object = ObjectRef::new(kind, namespace, name);
-    let existing = step.cluster().find(&resource, namespace, name).await.map_err(|e| e.problem(&format!("read {object}"), Some(&object)))?;
+    let existing = step
+        .cluster()
+        .find(&resource, namespace, name)
+        .await
+        .map_err(|e| e.problem(&format!("read {object}"), Some(&object)))?;
     let ours = |there: &Json| text(there, "/metadata/annotations/pvmigrate.io~1step").starts_with(step.id.as_str());
     let write = |verb: Verb, body: Json, precondition: Precondition| Write {
         verb,
@@ -158,7 +175,9 @@ async fn apply_object(step: Step, args: Args) -> Result<Json, Problem> {
         class: Class::Reversible,
     };
     match existing {
-        Some(there) if !ours(&there) && !step.is_done("create") => step.write("patch", merge(&there, &body, &write)).await,
+        Some(there) if !ours(&there) && !step.is_done("create") => {
+            step.write("patch", merge(&there, &body, &write)).await
+        }
         _ => step.write("create", write(Verb::Create, body.clone(), Precondition::Absent)).await,
     }
 }
@@ -237,7 +256,9 @@ mod tests {
     #[test]
     fn a_patch_is_taken_back_by_its_reverse() {
         let before = json!({"a": 1, "m": {"x": "y", "keep": true}, "l": [1, 2]});
-        for patch in [json!({"a": 2}), json!({"m": {"x": null, "new": 3}}), json!({"l": [3]}), json!({"m": 7, "n": {"o": 1}})] {
+        for patch in
+            [json!({"a": 2}), json!({"m": {"x": null, "new": 3}}), json!({"l": [3]}), json!({"m": 7, "n": {"o": 1}})]
+        {
             let mut object = before.clone();
             json_patch::merge(&mut object, &patch);
             json_patch::merge(&mut object, &reverse(&before, &patch));

@@ -30,9 +30,17 @@ pub const TABLE: &[Primitive] = &[Primitive {
     example: "preflight(units([get_pvc(\"shop\", \"data\")]), #{ class: \"fast\" }).len() == 0",
     effect: Effect::Read,
     rights: &[
-        ("list", "", "pods"), ("list", "", "persistentvolumes"), ("list", "", "persistentvolumeclaims"), ("get", "", "namespaces"),
-        ("list", "apps", "deployments"), ("list", "apps", "statefulsets"), ("list", "apps", "daemonsets"),
-        ("list", "apps", "replicasets"), ("list", "", "replicationcontrollers"), ("list", "batch", "jobs"), ("list", "batch", "cronjobs"),
+        ("list", "", "pods"),
+        ("list", "", "persistentvolumes"),
+        ("list", "", "persistentvolumeclaims"),
+        ("get", "", "namespaces"),
+        ("list", "apps", "deployments"),
+        ("list", "apps", "statefulsets"),
+        ("list", "apps", "daemonsets"),
+        ("list", "apps", "replicasets"),
+        ("list", "", "replicationcontrollers"),
+        ("list", "batch", "jobs"),
+        ("list", "batch", "cronjobs"),
         ("list", "autoscaling", "horizontalpodautoscalers"),
     ],
     run: |step, args| Box::pin(preflight(step, args)),
@@ -77,7 +85,8 @@ async fn try_dry(step: &Step, args: &Args, unit: &Unit, patch: &Json) -> Result<
             size: args.option_text("size").map(str::to_owned),
             modes: args.option_list("access_modes"),
         };
-        let temporary = crate::cluster::pvc::plan_temporary(step.run(), like, text(claim, "/status/capacity/storage"), &shape);
+        let temporary =
+            crate::cluster::pvc::plan_temporary(step.run(), like, text(claim, "/status/capacity/storage"), &shape);
         let tried = step.cluster().dry_create(&known("PersistentVolumeClaim"), like.namespace(), &temporary.body).await;
         if let Err(e) = tried
             && !e.is_conflict()
@@ -86,7 +95,11 @@ async fn try_dry(step: &Step, args: &Args, unit: &Unit, patch: &Json) -> Result<
             if !e.is_definite() {
                 return Err(problem);
             }
-            refusals.push(refuse(format!("PersistentVolumeClaim:{}", like.reference()), "the target claim would be refused", &problem));
+            refusals.push(refuse(
+                format!("PersistentVolumeClaim:{}", like.reference()),
+                "the target claim would be refused",
+                &problem,
+            ));
         }
         let plan = PodPlan {
             name: format!("{}-try", temporary.name),
@@ -106,7 +119,8 @@ async fn try_dry(step: &Step, args: &Args, unit: &Unit, patch: &Json) -> Result<
             if !e.is_definite() {
                 return Err(problem);
             }
-            let mut refusal = refuse(format!("Namespace:{}", like.namespace()), "the copy pod would be refused", &problem);
+            let mut refusal =
+                refuse(format!("Namespace:{}", like.namespace()), "the copy pod would be refused", &problem);
             refusal.hint = "fit it with --run-as UID or --pod-patch FILE, or allow it in this namespace".into();
             refusals.push(refusal);
         }

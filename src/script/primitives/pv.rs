@@ -72,12 +72,20 @@ pub const TABLE: &[Primitive] = &[
               are needed.",
         example: "let pv = get_pv(get_pvc(\"shop\", \"data\").volume); set_reclaim_policy(pv, \"Retain\").policy == \"Retain\"",
         effect: Effect::Write,
-        rights: &[("get", "", "persistentvolumes"), ("patch", "", "persistentvolumes"), ("get", "", "persistentvolumeclaims")],
+        rights: &[
+            ("get", "", "persistentvolumes"),
+            ("patch", "", "persistentvolumes"),
+            ("get", "", "persistentvolumeclaims"),
+        ],
         run: |step, args| Box::pin(set_reclaim_policy(step, args)),
     },
     Primitive {
         name: "rebind",
-        params: &[param("pv", Type::Object("PersistentVolume")), param("namespace", Type::Text), param("name", Type::Text)],
+        params: &[
+            param("pv", Type::Object("PersistentVolume")),
+            param("namespace", Type::Text),
+            param("name", Type::Text),
+        ],
         options: &[
             option("class", Type::Text, "the new claim's StorageClass; the volume's own if absent"),
             option("access_modes", Type::List, "the new claim's access modes; the original's if absent"),
@@ -91,9 +99,14 @@ pub const TABLE: &[Primitive] = &[
         example: "let pv = get_pv(get_pvc(\"shop\", \"data\").volume); try { rebind(pv, \"shop\", \"logs\"); false } catch (e) { e.kind == \"Refused\" }",
         effect: Effect::Write,
         rights: &[
-            ("get", "", "persistentvolumes"), ("patch", "", "persistentvolumes"), ("get", "", "persistentvolumeclaims"),
-            ("create", "", "persistentvolumeclaims"), ("delete", "", "persistentvolumeclaims"),
-            ("patch", "", "persistentvolumeclaims"), ("watch", "", "persistentvolumeclaims"), ("list", "", "pods"),
+            ("get", "", "persistentvolumes"),
+            ("patch", "", "persistentvolumes"),
+            ("get", "", "persistentvolumeclaims"),
+            ("create", "", "persistentvolumeclaims"),
+            ("delete", "", "persistentvolumeclaims"),
+            ("patch", "", "persistentvolumeclaims"),
+            ("watch", "", "persistentvolumeclaims"),
+            ("list", "", "pods"),
         ],
         run: |step, args| Box::pin(rebind(step, args)),
     },
@@ -106,7 +119,11 @@ pub const TABLE: &[Primitive] = &[
               unless the original name stands on the verified target and nothing else needs the bytes.",
         example: "let pv = get_pv(get_pvc(\"shop\", \"data\").volume); set_retain(pv); try { free_pv(pv); false } catch (e) { e.kind == \"Refused\" }",
         effect: Effect::Free,
-        rights: &[("get", "", "persistentvolumes"), ("list", "", "persistentvolumes"), ("patch", "", "persistentvolumes")],
+        rights: &[
+            ("get", "", "persistentvolumes"),
+            ("list", "", "persistentvolumes"),
+            ("patch", "", "persistentvolumes"),
+        ],
         run: |step, args| Box::pin(free_pv(step, args)),
     },
 ];
@@ -114,8 +131,11 @@ pub const TABLE: &[Primitive] = &[
 async fn list_pvs(step: Step, args: Args) -> Result<Json, Problem> {
     let selector = args.option_text("selector").unwrap_or_default().to_owned();
     let query: Vec<(&str, &str)> = if selector.is_empty() { vec![] } else { vec![("labelSelector", &selector)] };
-    let (mut volumes, _) =
-        step.cluster().list(&known("PersistentVolume"), "", &query).await.map_err(|e| e.problem("list the volumes", None))?;
+    let (mut volumes, _) = step
+        .cluster()
+        .list(&known("PersistentVolume"), "", &query)
+        .await
+        .map_err(|e| e.problem("list the volumes", None))?;
     if let Some(class) = args.option_text("class") {
         volumes.retain(|volume| Pv(volume).class() == class);
     }
@@ -146,7 +166,11 @@ async fn set_retain(step: Step, args: Args) -> Result<Json, Problem> {
     let noted = text(&volume, "/metadata/annotations/pvmigrate.io~1policy");
     let ours = pv.held_by() == step.run().as_str();
     let was = if ours && !noted.is_empty() { noted } else { pv.policy() }.to_owned();
-    let done = if ours && pv.policy() == "Retain" { volume.clone() } else { step.write("retain", pv::plan_retain(pv)).await? };
+    let done = if ours && pv.policy() == "Retain" {
+        volume.clone()
+    } else {
+        step.write("retain", pv::plan_retain(pv)).await?
+    };
     step.fact(Fact::Retained { pv: pv.name().to_owned(), uid: pv.uid().to_owned(), was })?;
     Ok(done)
 }
@@ -154,7 +178,9 @@ async fn set_retain(step: Step, args: Args) -> Result<Json, Problem> {
 async fn set_reclaim_policy(step: Step, args: Args) -> Result<Json, Problem> {
     let policy = args.text(1);
     if !matches!(policy, "Retain" | "Delete") {
-        return Err(Problem::usage(format!("`{}` is not a policy to set", names::plain(policy))).hint("Retain or Delete"));
+        return Err(
+            Problem::usage(format!("`{}` is not a policy to set", names::plain(policy))).hint("Retain or Delete")
+        );
     }
     let volume = same_volume(&step, args.json(0)).await?;
     step.write("policy", pv::plan_policy(Pv(&volume), policy, Class::Reversible)).await
@@ -206,8 +232,11 @@ async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
     let door = step.session.door.clone();
     let pv_name = Pv(given).name().to_owned();
     let books = door.ledger.books();
-    let Some((temporary, (temporary_uid, _, like_uid))) =
-        books.temporary.iter().find(|(_, (_, like, _))| *like == name).map(|(claim, rest)| (claim.clone(), rest.clone()))
+    let Some((temporary, (temporary_uid, _, like_uid))) = books
+        .temporary
+        .iter()
+        .find(|(_, (_, like, _))| *like == name)
+        .map(|(claim, rest)| (claim.clone(), rest.clone()))
     else {
         return Err(Problem::refused(format!("`{pv_name}` was not made for claim `{name}` by this run"))
             .hint("create_pvc, run_copy_pod and verify_copy come first"));
@@ -219,7 +248,10 @@ async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
         None => {
             let claim = step.get("PersistentVolumeClaim", &name.namespace, &name.name).await?;
             if uid(&claim) != like_uid {
-                return Err(Problem::new(Kind::Conflict, format!("claim `{name}` was deleted and made anew by somebody else")));
+                return Err(Problem::new(
+                    Kind::Conflict,
+                    format!("claim `{name}` was deleted and made anew by somebody else"),
+                ));
             }
             door.journal.beat(&step.id, "rebind", json!({"original": claim}))?;
             claim
@@ -260,20 +292,25 @@ async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
     let claims = known("PersistentVolumeClaim");
     let one = One { resource: claims.clone(), namespace: &name.namespace, name: &name.name };
     step.cluster()
-        .wait_for(&one, deadline(&args, 300), &door.cancel, &format!("the original claim `{name}` is gone"), |claim| match claim {
-            Some(claim) if uid(claim) == uid(&original) => Seen::NotYet("a pod holds it".into()),
-            _ => Seen::Done(()),
+        .wait_for(&one, deadline(&args, 300), &door.cancel, &format!("the original claim `{name}` is gone"), |claim| {
+            match claim {
+                Some(claim) if uid(claim) == uid(&original) => Seen::NotYet("a pod holds it".into()),
+                _ => Seen::Done(()),
+            }
         })
         .await?;
     door.vigils.end(&name);
 
-    let temporary_claim = step.find("PersistentVolumeClaim", &temporary.namespace, &temporary.name).await?.unwrap_or_default();
+    let temporary_claim =
+        step.find("PersistentVolumeClaim", &temporary.namespace, &temporary.name).await?.unwrap_or_default();
     let successor = pvc::plan_successor(Pvc(&original), &temporary_claim, &pv_name, &shape);
     let made = match step.write("create", successor.clone()).await {
         Ok(made) => made,
         // A StatefulSet that was scaled up made the claim of its own accord. The volume is reserved for the name, so
         // it binds to no other; if it did, nobody's claim is deleted here.
-        Err(problem) if problem.kind == Kind::Conflict => adopt(&step, &args, &name, &pv_name, &successor.body, problem).await?,
+        Err(problem) if problem.kind == Kind::Conflict => {
+            adopt(&step, &args, &name, &pv_name, &successor.body, problem).await?
+        }
         Err(problem) => return Err(problem),
     };
     let bound = wait_bound(&step, &args, &name, uid(&made), &pv_name).await?;
@@ -322,21 +359,34 @@ async fn give_back(step: &Step, target: &Json, temporary: &PvcRef, temporary_uid
     let cancel = &step.session.door.cancel;
     let deadline = Clock.deadline(Duration::from_secs(120));
     step.cluster()
-        .wait_for(&one, deadline, cancel, &format!("the temporary claim `{temporary}` has its volume back"), |claim| match claim {
-            Some(claim) if Pvc(claim).phase() == "Bound" => Seen::Done(()),
-            Some(claim) => Seen::NotYet(format!("it is {}", Pvc(claim).phase())),
-            None => Seen::Hopeless(Problem::new(Kind::NotFound, format!("the temporary claim `{temporary}` is gone"))),
+        .wait_for(&one, deadline, cancel, &format!("the temporary claim `{temporary}` has its volume back"), |claim| {
+            match claim {
+                Some(claim) if Pvc(claim).phase() == "Bound" => Seen::Done(()),
+                Some(claim) => Seen::NotYet(format!("it is {}", Pvc(claim).phase())),
+                None => {
+                    Seen::Hopeless(Problem::new(Kind::NotFound, format!("the temporary claim `{temporary}` is gone")))
+                }
+            }
         })
         .await
 }
 
 /// Takes a claim of the right name that somebody else made, if it stands on our volume.
-async fn adopt(step: &Step, args: &Args, name: &PvcRef, pv: &str, wanted: &Json, problem: Problem) -> Result<Json, Problem> {
+async fn adopt(
+    step: &Step,
+    args: &Args,
+    name: &PvcRef,
+    pv: &str,
+    wanted: &Json,
+    problem: Problem,
+) -> Result<Json, Problem> {
     let Some(claim) = step.find("PersistentVolumeClaim", &name.namespace, &name.name).await? else {
         return Err(problem);
     };
     let bound = wait_bound(step, args, name, uid(&claim), pv).await?;
-    step.session.voice.warn(&format!("claim `{name}` was made by somebody else meanwhile: it stands on the target and is kept"));
+    step.session
+        .voice
+        .warn(&format!("claim `{name}` was made by somebody else meanwhile: it stands on the target and is kept"));
     let labels = json!({"labels": wanted["metadata"]["labels"], "annotations": wanted["metadata"]["annotations"]});
     let mut write = pvc::plan_clean(Pvc(&bound));
     json_patch::merge(&mut write.body["metadata"], &labels);
@@ -348,16 +398,22 @@ async fn wait_bound(step: &Step, args: &Args, name: &PvcRef, claim_uid: &str, pv
     let what = format!("claim `{name}` is bound to `{pv}`");
     step.cluster()
         .wait_for(&one, deadline(args, 300), &step.session.door.cancel, &what, |claim| match claim {
-            Some(claim) if uid(claim) != claim_uid => {
-                Seen::Hopeless(Problem::new(Kind::Conflict, format!("claim `{name}` was deleted and made anew by somebody else")))
-            }
+            Some(claim) if uid(claim) != claim_uid => Seen::Hopeless(Problem::new(
+                Kind::Conflict,
+                format!("claim `{name}` was deleted and made anew by somebody else"),
+            )),
             Some(claim) if !Pvc(claim).volume().is_empty() && Pvc(claim).volume() != pv => Seen::Hopeless(
-                Problem::new(Kind::Conflict, format!("claim `{name}` stands on `{}`, not on `{pv}`", Pvc(claim).volume()))
-                    .hint(format!("nothing was deleted: the copy is on `{pv}`; remove the wrong claim, then resume")),
+                Problem::new(
+                    Kind::Conflict,
+                    format!("claim `{name}` stands on `{}`, not on `{pv}`", Pvc(claim).volume()),
+                )
+                .hint(format!("nothing was deleted: the copy is on `{pv}`; remove the wrong claim, then resume")),
             ),
             Some(claim) if Pvc(claim).phase() == "Bound" => Seen::Done(claim.clone()),
             Some(claim) => Seen::NotYet(format!("it is {}", Pvc(claim).phase())),
-            None => Seen::Hopeless(Problem::new(Kind::NotFound, format!("claim `{name}` was deleted by somebody else"))),
+            None => {
+                Seen::Hopeless(Problem::new(Kind::NotFound, format!("claim `{name}` was deleted by somebody else")))
+            }
         })
         .await
 }
@@ -366,7 +422,8 @@ async fn wait_bound(step: &Step, args: &Args, name: &PvcRef, claim_uid: &str, pv
 fn check(bound: &Json, target: &Json, name: &PvcRef, shape: &Shape) -> Result<(), Problem> {
     let claim = Pvc(bound);
     if claim.volume() != Pv(target).name() || claim.capacity_bytes() < Pv(target).capacity_bytes() {
-        return Err(Problem::new(Kind::Conflict, format!("claim `{name}` is Bound, but not as it should be")).object(format!("PersistentVolumeClaim:{name}")));
+        return Err(Problem::new(Kind::Conflict, format!("claim `{name}` is Bound, but not as it should be"))
+            .object(format!("PersistentVolumeClaim:{name}")));
     }
     if claim.class() != shape.class {
         tracing::warn!("claim {name} keeps the class {} that its StatefulSet gave it", claim.class());

@@ -84,7 +84,11 @@ pub const TABLE: &[Primitive] = &[
             option("class", Type::Text, "the StorageClass; the original's if absent"),
             option("size", Type::Size, "the request; the largest of volume, request and status if absent"),
             option("access_modes", Type::List, "the access modes; the original's if absent"),
-            option("node", Type::Text, "where a volume that waits for its first consumer is to be; its workload's if absent"),
+            option(
+                "node",
+                Type::Text,
+                "where a volume that waits for its first consumer is to be; its workload's if absent",
+            ),
             option("workload", Type::AnyObject, "whose pods say where they may run"),
             option("image", Type::Text, "the agent's image, for a reservation"),
             option("pod_patch", Type::Map, "merged over the reservation pod"),
@@ -96,8 +100,13 @@ pub const TABLE: &[Primitive] = &[
         example: "let t = create_pvc(get_pvc(\"shop\", \"data\"), #{ class: \"fast\" }); t.phase == \"Bound\" && t.class == \"fast\"",
         effect: Effect::Write,
         rights: &[
-            ("create", "", "persistentvolumeclaims"), ("watch", "", "persistentvolumeclaims"), ("get", "", "persistentvolumes"),
-            ("get", "storage.k8s.io", "storageclasses"), ("create", "", "pods"), ("delete", "", "pods"), ("list", "", "pods"),
+            ("create", "", "persistentvolumeclaims"),
+            ("watch", "", "persistentvolumeclaims"),
+            ("get", "", "persistentvolumes"),
+            ("get", "storage.k8s.io", "storageclasses"),
+            ("create", "", "pods"),
+            ("delete", "", "pods"),
+            ("list", "", "pods"),
         ],
         run: |step, args| Box::pin(create_pvc(step, args)),
     },
@@ -122,7 +131,8 @@ async fn list_pvcs(step: Step, args: Args) -> Result<Json, Problem> {
     let selector = args.option_text("selector").unwrap_or_default().to_owned();
     let query: Vec<(&str, &str)> = if selector.is_empty() { vec![] } else { vec![("labelSelector", &selector)] };
     let kind = known("PersistentVolumeClaim");
-    let (mut claims, _) = step.cluster().list(&kind, &namespace, &query).await.map_err(|e| e.problem("list the claims", None))?;
+    let (mut claims, _) =
+        step.cluster().list(&kind, &namespace, &query).await.map_err(|e| e.problem("list the claims", None))?;
     if let Some(class) = args.option_text("class") {
         claims.retain(|claim| Pvc(claim).class() == class);
     }
@@ -188,7 +198,10 @@ async fn create_pvc(step: Step, args: Args) -> Result<Json, Problem> {
         .wait_for(&one, deadline(&args, 300), &step.session.door.cancel, &what, |claim| match claim {
             Some(claim) if Pvc(claim).is_bound() => Seen::Done(claim.clone()),
             Some(claim) => Seen::NotYet(format!("it is {}", Pvc(claim).phase())),
-            None => Seen::Hopeless(Problem::new(Kind::Conflict, format!("the target claim `{temporary}` was deleted by somebody else"))),
+            None => Seen::Hopeless(Problem::new(
+                Kind::Conflict,
+                format!("the target claim `{temporary}` was deleted by somebody else"),
+            )),
         })
         .await;
     match bound {
@@ -223,9 +236,15 @@ async fn reserve(step: &Step, args: &Args, like: &Json, temporary: &PvcRef, name
 /// Adds what the provisioner said.
 async fn why_unbound(step: &Step, claim: &PvcRef, mut problem: Problem) -> Problem {
     let selector = format!("involvedObject.name={}", claim.name);
-    if let Ok((events, _)) = step.cluster().list(&known("Event"), &claim.namespace, &[("fieldSelector", &selector)]).await {
+    if let Ok((events, _)) =
+        step.cluster().list(&known("Event"), &claim.namespace, &[("fieldSelector", &selector)]).await
+    {
         for event in events.iter().rev().take(3) {
-            problem = problem.quote(format!("{}: {}", text(event, "/reason"), crate::words::names::plain(text(event, "/message"))));
+            problem = problem.quote(format!(
+                "{}: {}",
+                text(event, "/reason"),
+                crate::words::names::plain(text(event, "/message"))
+            ));
         }
     }
     problem
@@ -237,9 +256,11 @@ async fn delete_pvc(step: Step, args: Args) -> Result<Json, Problem> {
     step.write("delete", pvc::plan_delete(given, Class::Reversible)).await?;
     let one = One { resource: known("PersistentVolumeClaim"), namespace: &name.namespace, name: &name.name };
     step.cluster()
-        .wait_for(&one, deadline(&args, 300), &step.session.door.cancel, &format!("claim `{name}` is gone"), |claim| match claim {
-            Some(claim) if uid(claim) == given.uid() => Seen::NotYet("a pod holds it".into()),
-            _ => Seen::Done(()),
+        .wait_for(&one, deadline(&args, 300), &step.session.door.cancel, &format!("claim `{name}` is gone"), |claim| {
+            match claim {
+                Some(claim) if uid(claim) == given.uid() => Seen::NotYet("a pod holds it".into()),
+                _ => Seen::Done(()),
+            }
         })
         .await?;
     Ok(Json::Null)
@@ -252,7 +273,10 @@ pub(super) async fn volume_of(step: &Step, claim: &Json) -> Result<Json, Problem
         volume => {
             let found = step.get("PersistentVolume", "", volume).await?;
             if Pv(&found).claim_uid() != Pvc(claim).uid() {
-                return Err(Problem::new(Kind::Conflict, format!("volume `{volume}` is not bound to claim `{}`", Pvc(claim).reference())));
+                return Err(Problem::new(
+                    Kind::Conflict,
+                    format!("volume `{volume}` is not bound to claim `{}`", Pvc(claim).reference()),
+                ));
             }
             Ok(found)
         }

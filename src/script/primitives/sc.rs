@@ -61,7 +61,8 @@ async fn get_sc(step: Step, args: Args) -> Result<Json, Problem> {
     }
     let all = classes(&step).await?;
     let known: Vec<&str> = all.iter().map(|class| text(class, "/metadata/name")).collect();
-    let mut problem = Problem::new(Kind::NotFound, format!("there is no StorageClass `{name}`")).object(format!("StorageClass:{name}"));
+    let mut problem = Problem::new(Kind::NotFound, format!("there is no StorageClass `{name}`"))
+        .object(format!("StorageClass:{name}"));
     if let Some(word) = names::did_you_mean(name, known.iter().copied()) {
         problem = problem.hint(format!("did you mean `{word}`?"));
     }
@@ -71,9 +72,7 @@ async fn get_sc(step: Step, args: Args) -> Result<Json, Problem> {
 async fn set_default_sc(step: Step, args: Args) -> Result<Json, Problem> {
     let name = names::object_name(args.text(0))?;
     let all = classes(&step).await?;
-    let is = |class: &Json| {
-        [DEFAULT, DEFAULT_BETA].iter().any(|key| class["metadata"]["annotations"][*key] == "true")
-    };
+    let is = |class: &Json| [DEFAULT, DEFAULT_BETA].iter().any(|key| class["metadata"]["annotations"][*key] == "true");
     let Some(chosen) = all.iter().find(|class| text(class, "/metadata/name") == name) else {
         return Err(Problem::new(Kind::NotFound, format!("there is no StorageClass `{name}`")));
     };

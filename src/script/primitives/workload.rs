@@ -33,8 +33,13 @@ pub const TABLE: &[Primitive] = &[
         example: "let s = stop(get_object(\"Deployment\", \"shop\", \"web\")); start(s); s.replicas >= 0",
         effect: Effect::Write,
         rights: &[
-            ("get", "apps", "deployments"), ("patch", "apps", "deployments"), ("patch", "apps", "statefulsets"),
-            ("list", "apps", "replicasets"), ("list", "", "pods"), ("watch", "", "pods"), ("create", "", "events"),
+            ("get", "apps", "deployments"),
+            ("patch", "apps", "deployments"),
+            ("patch", "apps", "statefulsets"),
+            ("list", "apps", "replicasets"),
+            ("list", "", "pods"),
+            ("watch", "", "pods"),
+            ("create", "", "events"),
         ],
         run: |step, args| Box::pin(stop(step, args)),
     },
@@ -47,7 +52,12 @@ pub const TABLE: &[Primitive] = &[
               seconds from the stop to Ready again.",
         example: "let s = stop(get_object(\"Deployment\", \"shop\", \"web\")); start(s).downtime_s >= 0",
         effect: Effect::Write,
-        rights: &[("patch", "apps", "deployments"), ("patch", "apps", "statefulsets"), ("watch", "apps", "deployments"), ("patch", "apps", "replicasets")],
+        rights: &[
+            ("patch", "apps", "deployments"),
+            ("patch", "apps", "statefulsets"),
+            ("watch", "apps", "deployments"),
+            ("patch", "apps", "replicasets"),
+        ],
         run: |step, args| Box::pin(start(step, args)),
     },
 ];
@@ -56,11 +66,15 @@ pub const TABLE: &[Primitive] = &[
 async fn same(step: &Step, given: &Json) -> Result<Json, Problem> {
     let object = reference(given);
     if !is_scalable(&object.kind) {
-        return Err(Problem::refused(format!("{object} cannot be stopped or scaled: only Deployments and StatefulSets can")).object(&object));
+        return Err(Problem::refused(format!(
+            "{object} cannot be stopped or scaled: only Deployments and StatefulSets can"
+        ))
+        .object(&object));
     }
     let now = step.get(&object.kind, &object.namespace, &object.name).await?;
     if uid(&now) != uid(given) {
-        return Err(Problem::new(Kind::Conflict, format!("{object} was deleted and made anew by somebody else")).object(&object));
+        return Err(Problem::new(Kind::Conflict, format!("{object} was deleted and made anew by somebody else"))
+            .object(&object));
     }
     Ok(now)
 }
@@ -82,7 +96,8 @@ async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
     let now = same(&step, args.json(0)).await?;
     let object = reference(&now);
     // A second stop of one outage: what there was before the first one counts.
-    let before = door.ledger.books().stopped.get(&object).filter(|(was_uid, ..)| was_uid == uid(&now)).map(|stopped| stopped.1);
+    let before =
+        door.ledger.books().stopped.get(&object).filter(|(was_uid, ..)| was_uid == uid(&now)).map(|stopped| stopped.1);
     let was = before.unwrap_or_else(|| replicas(&now));
     remember_nodes(&step, &now).await?;
     if replicas(&now) != 0 {
@@ -98,8 +113,14 @@ async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
     let sets = replica_sets(&step, &now).await?;
     let what = format!("the pods of {object} are gone");
     step.cluster()
-        .wait_for_all(&known("Pod"), &object.namespace, &[("labelSelector", &selector)], deadline(&args, 600), &door.cancel, &what, |pods| {
-            match pods.iter().find(|pod| owns_pod(&now, pod, &sets)) {
+        .wait_for_all(
+            &known("Pod"),
+            &object.namespace,
+            &[("labelSelector", &selector)],
+            deadline(&args, 600),
+            &door.cancel,
+            &what,
+            |pods| match pods.iter().find(|pod| owns_pod(&now, pod, &sets)) {
                 None => Seen::Done(()),
                 Some(pod) => Seen::NotYet(format!(
                     "pod `{}` on {} is still there",
@@ -109,10 +130,12 @@ async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
                         node => node,
                     }
                 )),
-            }
-        })
+            },
+        )
         .await
-        .map_err(|problem| problem.object(&object).hint("a node that is down keeps its pods: bring it back, then resume"))?;
+        .map_err(|problem| {
+            problem.object(&object).hint("a node that is down keeps its pods: bring it back, then resume")
+        })?;
     Ok(json!({"key": object.to_string(), "workload": now, "replicas": was, "stopped_ms": at_ms}))
 }
 
@@ -122,7 +145,10 @@ async fn replica_sets(step: &Step, object: &Json) -> Result<Vec<Json>, Problem> 
     }
     let all = step.cluster().list_all(&known("ReplicaSet"), text(object, "/metadata/namespace")).await;
     let all = all.map_err(|e| e.problem("list the ReplicaSets of a Deployment", Some(&reference(object))))?;
-    Ok(all.into_iter().filter(|set| plan::controller(set).is_some_and(|owner| text(owner, "/uid") == uid(object))).collect())
+    Ok(all
+        .into_iter()
+        .filter(|set| plan::controller(set).is_some_and(|owner| text(owner, "/uid") == uid(object)))
+        .collect())
 }
 
 /// Notes where pods of the workload use which claims: those nodes must let them go before anything is trusted.
@@ -152,7 +178,11 @@ async fn remember_nodes(step: &Step, object: &Json) -> Result<(), Problem> {
 async fn tell(step: &Step, object: &Json) {
     let run = step.run();
     let namespace = text(object, "/metadata/namespace");
-    let name = crate::words::names::short_name(&format!("pvmigrate-{}", text(object, "/metadata/name")), step.id.as_str(), 200);
+    let name = crate::words::names::short_name(
+        &format!("pvmigrate-{}", text(object, "/metadata/name")),
+        step.id.as_str(),
+        200,
+    );
     let time = Clock.stamp();
     let write = Write {
         verb: Verb::Create,
@@ -189,7 +219,9 @@ async fn start(step: Step, args: Args) -> Result<Json, Problem> {
         step.write("start", plan::plan_start(&now, was)).await?;
     } else if plan::is_marked(&now) {
         if replicas(&now) != was {
-            step.session.voice.warn(&format!("{object} was scaled to {} by somebody else meanwhile: left so", replicas(&now)));
+            step.session
+                .voice
+                .warn(&format!("{object} was scaled to {} by somebody else meanwhile: left so", replicas(&now)));
         }
         step.write("clean", plan::plan_clean(&now)).await?;
     }
@@ -201,7 +233,9 @@ async fn start(step: Step, args: Args) -> Result<Json, Problem> {
     let downtime_s = given["stopped_ms"].as_i64().map(|ms| (ready - ms).max(0) as f64 / 1000.0).unwrap_or_default();
     step.fact(Fact::Started { workload: object.clone(), ready_ms: ready })?;
     let rounded = (downtime_s * 10.0).round() / 10.0;
-    Ok(json!({"key": object.to_string(), "replicas": was, "downtime_s": rounded, "downtime": human_seconds(downtime_s)}))
+    Ok(
+        json!({"key": object.to_string(), "replicas": was, "downtime_s": rounded, "downtime": human_seconds(downtime_s)}),
+    )
 }
 
 async fn wait_ready(step: &Step, args: &Args, object: &ObjectRef) -> Result<i64, Problem> {
@@ -220,4 +254,3 @@ async fn wait_ready(step: &Step, args: &Args, object: &ObjectRef) -> Result<i64,
         .map_err(|problem| problem.object(object).hint(format!("kubectl -n {} describe pods", object.namespace)))?;
     Ok(Clock.unix_ms())
 }
-

@@ -15,11 +15,7 @@ async fn crash(w: &World, shop: &Shop<'_>, at: impl Fn(&Value) -> bool, not_yet:
     let mut run = shop.start(&[]);
     let at = run.wait_for_event(at).await;
     run.kill9();
-    assert_eq!(
-        count(&w.events(), |event| not_yet(&at, event)),
-        0,
-        "the kill came too late"
-    );
+    assert_eq!(count(&w.events(), |event| not_yet(&at, event)), 0, "the kill came too late");
     w.pvmigrate(&["resume"]).await.succeeds().done();
 }
 
@@ -52,10 +48,7 @@ cluster_test!(crash_after_src_claim_delete, async |w: &World| {
 cluster_test!(crash_after_claimref_clear, async |w: &World| {
     let shop = shop(w, "slow", "fast").await;
     let reserved = |event: &Value| is(event, "done", ".reserve");
-    crash(w, &shop, reserved, |at, event| {
-        is(event, "done", &part(at, "delete-original"))
-    })
-    .await;
+    crash(w, &shop, reserved, |at, event| is(event, "done", &part(at, "delete-original"))).await;
     shop.has_moved().await;
 });
 
@@ -65,34 +58,21 @@ cluster_test!(thief_claim, async |w: &World| {
     let mut run = shop.start(&[]);
     let deleted = run.wait_for_event(|event| is(event, "done", ".delete-original")).await;
     run.kill9();
-    assert_eq!(
-        count(&w.events(), |event| is(event, "done", &part(&deleted, "create"))),
-        0,
-        "the kill came too late"
-    );
+    assert_eq!(count(&w.events(), |event| is(event, "done", &part(&deleted, "create"))), 0, "the kill came too late");
     w.gone("pvc", "data").await;
-    let reserved = w
-        .events()
-        .into_iter()
-        .find(|event| is(event, "done", ".reserve"))
-        .expect("it was reserved");
-    let target = reserved["out"]["metadata"]["name"]
-        .as_str()
-        .expect("a volume has a name")
-        .to_owned();
+    let reserved = w.events().into_iter().find(|event| is(event, "done", ".reserve")).expect("it was reserved");
+    let target = reserved["out"]["metadata"]["name"].as_str().expect("a volume has a name").to_owned();
     let source = shop.source["metadata"]["name"].as_str().expect("a volume has a name");
     let thieves = [("thief-a", source, &shop.from), ("thief-b", &target, &shop.to)];
     for (name, volume, class) in thieves {
         let resources = json!({"requests": {"storage": "64Mi"}});
         let spec = json!({"storageClassName": class, "accessModes": ["ReadWriteOnce"], "resources": resources, "volumeName": volume});
         let meta = json!({"name": name});
-        w.apply(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": spec}))
-            .await;
+        w.apply(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": spec})).await;
     }
     let tries = async || {
         for (name, ..) in thieves {
-            w.patch("pvc", name, json!({"metadata": {"annotations": {"tried": "again"}}}))
-                .await;
+            w.patch("pvc", name, json!({"metadata": {"annotations": {"tried": "again"}}})).await;
             let events = w.list("Event").await;
             // Kubernetes has looked at the volume, and said no.
             if !events.iter().any(|event| event["involvedObject"]["name"] == name) {
@@ -112,8 +92,7 @@ cluster_test!(thief_claim, async |w: &World| {
 // A6. The source, object and bytes, is there after the move.
 cluster_test!(no_source_delete_by_default, async |w: &World| {
     let shop = shop(w, "slow", "fast").await;
-    w.in_volume("data", |volume| std::fs::write(volume.join("precious"), "x").unwrap())
-        .await;
+    w.in_volume("data", |volume| std::fs::write(volume.join("precious"), "x").unwrap()).await;
     let done = w.pvmigrate(&shop.args(&[])).await.succeeds();
     let dir = w.volume_dir(&shop.source).expect("it is a directory");
     done.says(&dir.to_string_lossy()).done();
@@ -135,18 +114,12 @@ cluster_test!(pv_without_annotations, async |w: &World| {
     }))
     .await;
     let volume = w.local_volume(&from, "node1", "64Mi").await;
-    w.patch(
-        "pv",
-        &volume,
-        json!({"spec": {"claimRef": {"namespace": w.ns, "name": "data"}}}),
-    )
-    .await;
+    w.patch("pv", &volume, json!({"spec": {"claimRef": {"namespace": w.ns, "name": "data"}}})).await;
     let resources = json!({"requests": {"storage": "64Mi"}});
     let spec = json!({"storageClassName": from, "accessModes": ["ReadWriteOnce"], "resources": resources, "volumeName": volume});
     w.apply(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": spec}))
         .await;
-    w.exercise_deployment("web", 1, &[("data", "data")], opts().node("node1"))
-        .await;
+    w.exercise_deployment("web", 1, &[("data", "data")], opts().node("node1")).await;
     let to = w.class("fast").await;
     let shop = open(w, from, to).await;
     assert!(shop.source["metadata"]["annotations"].is_null(), "{}", shop.source);
@@ -158,23 +131,8 @@ cluster_test!(pv_without_annotations, async |w: &World| {
 cluster_test!(copy_pod_failed_before_logs, async |w: &World| {
     let shop = shop(w, "slow", "fast").await;
     let (from, to) = (shop.from.as_str(), shop.to.as_str());
-    let args = [
-        "run",
-        "sc-migrate",
-        "--source-sc",
-        from,
-        "--dest-sc",
-        to,
-        "--yes",
-        "--image",
-        "docker.io/e2e/tools:1",
-    ];
-    w.pvmigrate(&args)
-        .limit(Duration::from_secs(100))
-        .await
-        .exits(4)
-        .says("pvmigrate")
-        .done();
+    let args = ["run", "sc-migrate", "--source-sc", from, "--dest-sc", to, "--yes", "--image", "docker.io/e2e/tools:1"];
+    w.pvmigrate(&args).limit(Duration::from_secs(100)).await.exits(4).says("pvmigrate").done();
     assert_eq!(count(&w.events(), |event| id(event).ends_with(".stop")), 0);
     shop.is_on_the_source().await;
 });
@@ -191,12 +149,7 @@ cluster_test!(pvc_stuck_terminating, async |w: &World| {
     let claim = w.get("pvc", "data").await;
     assert!(claim["metadata"]["deletionTimestamp"].is_null());
     shop.is_on_the_source().await;
-    w.patch(
-        "pvc",
-        "data",
-        json!({"metadata": {"finalizers": ["kubernetes.io/pvc-protection"]}}),
-    )
-    .await;
+    w.patch("pvc", "data", json!({"metadata": {"finalizers": ["kubernetes.io/pvc-protection"]}})).await;
 });
 
 // A10. Clocks of servers are shown, never compared: what the server dates is not read at all.
@@ -212,11 +165,7 @@ fn clock_skew_of_an_hour() {
         let text = std::fs::read_to_string(&path).unwrap();
         read += 1;
         for word in ["creationTimestamp", "startTime", "lastTransitionTime", "renewTime"] {
-            assert!(
-                !text.contains(&format!("/{word}")),
-                "{} reads {word}, a time of another clock",
-                path.display()
-            );
+            assert!(!text.contains(&format!("/{word}")), "{} reads {word}, a time of another clock", path.display());
         }
     }
     assert!(read > 30, "{read} files");
@@ -267,9 +216,7 @@ cluster_test!(metadata_fidelity, async |w: &World| {
     assert!(before.files["odd/a"].links > 0 && !before.files["odd/a"].xattrs.is_empty());
     w.pvmigrate(&shop.args(&[])).await.succeeds().done();
     assert_eq!(w.digest("data").await.under("odd"), before);
-    let blocks = w
-        .in_volume("data", |volume| volume.join("odd/sparse").metadata().unwrap().blocks())
-        .await;
+    let blocks = w.in_volume("data", |volume| volume.join("odd/sparse").metadata().unwrap().blocks()).await;
     assert!(blocks * 512 < 1 << 20, "the hole was filled: {blocks} blocks");
     shop.has_moved().await;
 });
@@ -291,18 +238,12 @@ fn odd(volume: &Path) {
 // A14. What people put on a claim stays on it.
 cluster_test!(claim_metadata_preserved, async |w: &World| {
     let shop = shop(w, "slow", "fast").await;
-    let owner = w
-        .apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owner"}}))
-        .await;
+    let owner = w.apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "owner"}})).await;
     let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]});
     let notes = json!({"a.example/note": "it's \"$(x)\"\n\u{fc}", "b": ""});
     let labels = json!({"app": "web", "tier": ""});
-    w.patch(
-        "pvc",
-        "data",
-        json!({"metadata": {"labels": labels, "annotations": notes, "ownerReferences": [owner]}}),
-    )
-    .await;
+    w.patch("pvc", "data", json!({"metadata": {"labels": labels, "annotations": notes, "ownerReferences": [owner]}}))
+        .await;
     w.pvmigrate(&shop.args(&[])).await.succeeds().done();
     let meta = w.get("pvc", "data").await["metadata"].clone();
     assert_eq!(meta["labels"], labels);
@@ -328,17 +269,12 @@ cluster_test!(pod_name_reuse, async |w: &World| {
     });
     let spec =
         json!({"terminationGracePeriodSeconds": 1, "automountServiceAccountToken": false, "containers": [container]});
-    let theirs = w
-        .apply(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod}, "spec": spec}))
-        .await;
+    let theirs = w.apply(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": pod}, "spec": spec})).await;
     thaw(&run);
     let outcome = run.wait().await;
     let now = w.get("Pod", &pod).await;
     assert_eq!(now["metadata"]["uid"], theirs["metadata"]["uid"]);
-    assert!(
-        now["metadata"]["deletionTimestamp"].is_null(),
-        "somebody else's pod was deleted: {outcome}"
-    );
+    assert!(now["metadata"]["deletionTimestamp"].is_null(), "somebody else's pod was deleted: {outcome}");
     outcome.succeeds().done();
     w.delete("Pod", &pod).await;
     w.gone("Pod", &pod).await;

@@ -36,16 +36,8 @@ cluster_test!(a_run_killed_during_a_hot_copy_is_resumed, async |w: &World| {
     assert!(done.stdout.contains("data"), "{done}");
     shop.has_moved().await;
     let id = w.run_id();
-    w.pvmigrate(&["resume", &id])
-        .await
-        .succeeds()
-        .says("nothing to resume")
-        .done();
-    w.pvmigrate(&["resume"])
-        .await
-        .exits(2)
-        .says("there is no stopped run")
-        .done();
+    w.pvmigrate(&["resume", &id]).await.succeeds().says("nothing to resume").done();
+    w.pvmigrate(&["resume"]).await.exits(2).says("there is no stopped run").done();
 });
 
 cluster_test!(a_run_killed_during_the_final_pass_is_resumed, async |w: &World| {
@@ -57,25 +49,19 @@ cluster_test!(a_run_killed_during_the_final_pass_is_resumed, async |w: &World| {
     shop.has_moved().await;
 });
 
-cluster_test!(
-    a_run_killed_between_its_verification_and_the_swap_copies_again,
-    async |w: &World| {
-        let shop = shop(w, "slow", "fast").await;
-        let verified = |event: &Value| event["t"] == "fact" && event["out"]["fact"] == "verified";
-        killed_and_resumed(w, &shop, verified, |_, event| id(event).ends_with(".delete-original")).await;
-        let passes = w.events().iter().filter(|event| asks_for_copy(event, "final")).count();
-        assert!(passes >= 2, "the final pass from before the crash was trusted");
-    }
-);
+cluster_test!(a_run_killed_between_its_verification_and_the_swap_copies_again, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let verified = |event: &Value| event["t"] == "fact" && event["out"]["fact"] == "verified";
+    killed_and_resumed(w, &shop, verified, |_, event| id(event).ends_with(".delete-original")).await;
+    let passes = w.events().iter().filter(|event| asks_for_copy(event, "final")).count();
+    assert!(passes >= 2, "the final pass from before the crash was trusted");
+});
 
-cluster_test!(
-    a_run_killed_between_deletion_and_creation_is_resumed,
-    async |w: &World| {
-        let shop = shop(w, "slow", "fast").await;
-        let deleted = |event: &Value| is(event, "done", ".delete-original");
-        killed_and_resumed(w, &shop, deleted, |at, event| is(event, "done", &part(at, "create"))).await;
-    }
-);
+cluster_test!(a_run_killed_between_deletion_and_creation_is_resumed, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let deleted = |event: &Value| is(event, "done", ".delete-original");
+    killed_and_resumed(w, &shop, deleted, |at, event| is(event, "done", &part(at, "create"))).await;
+});
 
 cluster_test!(a_run_killed_before_the_start_is_resumed, async |w: &World| {
     let shop = shop(w, "slow", "fast").await;
@@ -83,45 +69,30 @@ cluster_test!(a_run_killed_before_the_start_is_resumed, async |w: &World| {
     killed_and_resumed(w, &shop, swapped, |_, event| id(event).ends_with(".start")).await;
 });
 
-cluster_test!(
-    a_run_is_resumed_only_once_only_here_and_only_if_known,
-    async |w: &World| {
-        let shop = shop(w, "slow", "fast").await;
-        let mut run = shop.start(&[]);
-        run.wait_for_event(|event| is(event, "done", ".stop")).await;
-        let file = run.run_dir().expect("it has a journal").join("run.json");
-        killed_in_time(w, run, |event| id(event).ends_with(".delete-original"));
-        let id = w.run_id();
+cluster_test!(a_run_is_resumed_only_once_only_here_and_only_if_known, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let mut run = shop.start(&[]);
+    run.wait_for_event(|event| is(event, "done", ".stop")).await;
+    let file = run.run_dir().expect("it has a journal").join("run.json");
+    killed_in_time(w, run, |event| id(event).ends_with(".delete-original"));
+    let id = w.run_id();
 
-        w.pvmigrate(&["resume", "00000000"])
-            .await
-            .exits(2)
-            .says("00000000 is not known")
-            .done();
+    w.pvmigrate(&["resume", "00000000"]).await.exits(2).says("00000000 is not known").done();
 
-        let here = std::fs::read_to_string(&file).expect("the run file can be read");
-        let mut there: Value = serde_json::from_str(&here).expect("it is JSON");
-        there["cluster_uid"] = "11111111-2222-3333-4444-555555555555".into();
-        std::fs::write(&file, there.to_string()).expect("it can be written");
-        let at_rest = async || w.list("Pod").await.is_empty().then_some(());
-        w.until("all pods to be gone", Duration::from_secs(60), at_rest).await;
-        let before = w.picture().await;
-        w.pvmigrate(&["resume", &id])
-            .await
-            .exits(5)
-            .says("belongs to another cluster")
-            .done();
-        w.unchanged_since(&before).await;
-        std::fs::write(&file, here).expect("it can be written");
+    let here = std::fs::read_to_string(&file).expect("the run file can be read");
+    let mut there: Value = serde_json::from_str(&here).expect("it is JSON");
+    there["cluster_uid"] = "11111111-2222-3333-4444-555555555555".into();
+    std::fs::write(&file, there.to_string()).expect("it can be written");
+    let at_rest = async || w.list("Pod").await.is_empty().then_some(());
+    w.until("all pods to be gone", Duration::from_secs(60), at_rest).await;
+    let before = w.picture().await;
+    w.pvmigrate(&["resume", &id]).await.exits(5).says("belongs to another cluster").done();
+    w.unchanged_since(&before).await;
+    std::fs::write(&file, here).expect("it can be written");
 
-        let mut first = w.start(&["resume", &id]);
-        first.wait_for_event(|_| true).await;
-        w.pvmigrate(&["resume", &id])
-            .await
-            .exits(3)
-            .says("being executed by another process")
-            .done();
-        first.wait().await.succeeds().done();
-        shop.has_moved().await;
-    }
-);
+    let mut first = w.start(&["resume", &id]);
+    first.wait_for_event(|_| true).await;
+    w.pvmigrate(&["resume", &id]).await.exits(3).says("being executed by another process").done();
+    first.wait().await.succeeds().done();
+    shop.has_moved().await;
+});

@@ -19,20 +19,12 @@ cluster_test!(a_deleted_copy_pod_is_made_again, async |w: &World| {
         // So that it is not over before it is deleted; its node kills it when its grace is over.
         let _ = kill_process(process, Signal::STOP);
     }
-    assert_eq!(
-        count(&run.events(), |event| is(event, "beat", &step)),
-        0,
-        "the copy was over already"
-    );
+    assert_eq!(count(&run.events(), |event| is(event, "beat", &step)), 0, "the copy was over already");
     w.delete("Pod", &pod).await;
     run.wait().await.succeeds().done();
     let journal = w.events();
     let second = format!("{step}.create-2");
-    assert_eq!(
-        count(&journal, |event| is(event, "done", &second)),
-        1,
-        "no second pod was made"
-    );
+    assert_eq!(count(&journal, |event| is(event, "done", &second)), 1, "no second pod was made");
     shop.has_moved().await;
     assert_eq!(w.digest("data").await.under("bulk").files.len(), 15_001);
 });
@@ -67,11 +59,7 @@ cluster_test!(the_second_run_on_a_claim_is_refused, async |w: &World| {
     let run = first.run_dir().expect("it has a journal");
     let run = run.file_name().expect("a run's directory has a name").to_string_lossy();
     let refused = w.pvmigrate(&shop.args(&[])).await.exits(3);
-    refused
-        .says(&run)
-        .says("in its hands")
-        .says("nothing was changed")
-        .done();
+    refused.says(&run).says("in its hands").says("nothing was changed").done();
     first.wait().await.succeeds().done();
     shop.has_moved().await;
 });
@@ -86,23 +74,9 @@ cluster_test!(of_two_runs_started_at_once_one_moves_the_claim, async |w: &World|
     thaw(&one);
     thaw(&other);
     let (one, other) = (one.wait().await, other.wait().await);
-    let (won, lost) = if one.code == Some(0) {
-        (one, other)
-    } else {
-        (other, one)
-    };
-    let run = won
-        .succeeds()
-        .stderr
-        .split_whitespace()
-        .nth(1)
-        .expect("it says its run")
-        .to_owned();
-    lost.exits(3)
-        .says(&run)
-        .says(" hands")
-        .says("nothing was changed")
-        .done();
+    let (won, lost) = if one.code == Some(0) { (one, other) } else { (other, one) };
+    let run = won.succeeds().stderr.split_whitespace().nth(1).expect("it says its run").to_owned();
+    lost.exits(3).says(&run).says(" hands").says("nothing was changed").done();
     shop.has_moved().await;
 });
 
@@ -125,8 +99,7 @@ cluster_test!(a_thief_never_gets_a_volume_of_the_swap, async |w: &World| {
             let spec = &mut claim["spec"];
             spec["volumeName"] = volume["metadata"]["name"].clone();
             let meta = json!({"name": name});
-            w.apply(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": spec}))
-                .await;
+            w.apply(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": spec})).await;
         }
     };
     w.claim("data", &from, "64Mi", &["ReadWriteOnce"]).await;
@@ -136,8 +109,7 @@ cluster_test!(a_thief_never_gets_a_volume_of_the_swap, async |w: &World| {
     thief("thief-of-source", &shop.from, None).await;
     thief("thief-by-name", &shop.from, Some(&shop.source)).await;
     let mut run = shop.start(&["--pvc", &format!("{}/data", w.ns)]);
-    run.wait_for_event(|event| event["t"] == "done" && event["op"] == "create_pvc")
-        .await;
+    run.wait_for_event(|event| event["t"] == "done" && event["op"] == "create_pvc").await;
     thief("thief-of-target", &shop.to, None).await;
 
     // Each change of a claim makes Kubernetes look for a volume again.
@@ -146,13 +118,7 @@ cluster_test!(a_thief_never_gets_a_volume_of_the_swap, async |w: &World| {
     let over = async || {
         n += 1;
         for thief in thieves {
-            let now = w
-                .patch(
-                    "pvc",
-                    thief,
-                    json!({"metadata": {"annotations": {"tried": n.to_string()}}}),
-                )
-                .await;
+            let now = w.patch("pvc", thief, json!({"metadata": {"annotations": {"tried": n.to_string()}}})).await;
             assert_eq!(now["status"]["phase"], "Pending", "{thief} got a volume: {now:#}");
         }
         run.has_ended().then_some(())
@@ -165,91 +131,63 @@ cluster_test!(a_thief_never_gets_a_volume_of_the_swap, async |w: &World| {
     shop.has_moved().await;
 });
 
-cluster_test!(
-    a_workload_scaled_up_during_the_final_pass_is_stopped_again,
-    async |w: &World| {
-        let shop = shop(w, "slow", "fast").await;
-        let mut run = shop.start(&[]);
-        copy_pod(&mut run, "final").await;
-        run.signal(Signal::STOP);
-        w.scale("Deployment", "web", 1).await;
-        w.ready("Deployment", "web").await;
-        w.still_intact().await;
-        thaw(&run);
-        run.wait().await.succeeds().done();
-        assert!(
-            count(&w.events(), |event| asks_for_copy(event, "final")) >= 2,
-            "no other pass was made"
-        );
-        shop.has_moved().await;
-    }
-);
+cluster_test!(a_workload_scaled_up_during_the_final_pass_is_stopped_again, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let mut run = shop.start(&[]);
+    copy_pod(&mut run, "final").await;
+    run.signal(Signal::STOP);
+    w.scale("Deployment", "web", 1).await;
+    w.ready("Deployment", "web").await;
+    w.still_intact().await;
+    thaw(&run);
+    run.wait().await.succeeds().done();
+    assert!(count(&w.events(), |event| asks_for_copy(event, "final")) >= 2, "no other pass was made");
+    shop.has_moved().await;
+});
 
-cluster_test!(
-    a_workload_scaled_up_while_its_claim_is_missing_starts_on_the_target,
-    async |w: &World| {
-        let shop = shop(w, "slow", "fast").await;
-        let mut run = shop.start(&[]);
-        let deleted = freeze_at(&mut run, |event| is(event, "done", ".delete-original")).await;
-        let created = |event: &Value| id(event) == part(&deleted, "create");
-        assert_eq!(count(&run.events(), created), 0, "it was frozen too late");
-        w.gone("pvc", "data").await;
-        w.scale("Deployment", "web", 1).await;
-        thaw(&run);
-        run.wait().await.succeeds().done();
-        shop.has_moved().await;
-    }
-);
+cluster_test!(a_workload_scaled_up_while_its_claim_is_missing_starts_on_the_target, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let mut run = shop.start(&[]);
+    let deleted = freeze_at(&mut run, |event| is(event, "done", ".delete-original")).await;
+    let created = |event: &Value| id(event) == part(&deleted, "create");
+    assert_eq!(count(&run.events(), created), 0, "it was frozen too late");
+    w.gone("pvc", "data").await;
+    w.scale("Deployment", "web", 1).await;
+    thaw(&run);
+    run.wait().await.succeeds().done();
+    shop.has_moved().await;
+});
 
-cluster_test!(
-    a_claim_that_its_statefulset_made_meanwhile_is_adopted,
-    async |w: &World| {
-        let (from, to) = (w.class("slow").await, w.class("fast").await);
-        w.exercise_statefulset("db", 1, &from, "32Mi", opts()).await;
-        w.ready("StatefulSet", "db").await;
-        let (source, original) = (w.pv_of("data-db-0").await, w.get("pvc", "data-db-0").await);
-        let image = w.image();
-        let mut run = w.start(&[
-            "run",
-            "sc-migrate",
-            "--source-sc",
-            &from,
-            "--dest-sc",
-            &to,
-            "--yes",
-            "--image",
-            &image,
-        ]);
-        let deleted = freeze_at(&mut run, |event| is(event, "done", ".delete-original")).await;
-        let created = |event: &Value| id(event) == part(&deleted, "create");
-        assert_eq!(count(&run.events(), created), 0, "it was frozen too late");
-        w.gone("pvc", "data-db-0").await;
-        w.scale("StatefulSet", "db", 1).await;
-        let theirs = w.ready("pvc", "data-db-0").await;
-        thaw(&run);
-        run.wait().await.succeeds().says("made by somebody else").done();
+cluster_test!(a_claim_that_its_statefulset_made_meanwhile_is_adopted, async |w: &World| {
+    let (from, to) = (w.class("slow").await, w.class("fast").await);
+    w.exercise_statefulset("db", 1, &from, "32Mi", opts()).await;
+    w.ready("StatefulSet", "db").await;
+    let (source, original) = (w.pv_of("data-db-0").await, w.get("pvc", "data-db-0").await);
+    let image = w.image();
+    let mut run = w.start(&["run", "sc-migrate", "--source-sc", &from, "--dest-sc", &to, "--yes", "--image", &image]);
+    let deleted = freeze_at(&mut run, |event| is(event, "done", ".delete-original")).await;
+    let created = |event: &Value| id(event) == part(&deleted, "create");
+    assert_eq!(count(&run.events(), created), 0, "it was frozen too late");
+    w.gone("pvc", "data-db-0").await;
+    w.scale("StatefulSet", "db", 1).await;
+    let theirs = w.ready("pvc", "data-db-0").await;
+    thaw(&run);
+    run.wait().await.succeeds().says("made by somebody else").done();
 
-        let claim = w.get("pvc", "data-db-0").await;
-        assert_eq!(
-            claim["metadata"]["uid"], theirs["metadata"]["uid"],
-            "the set's claim was not kept"
-        );
-        assert_ne!(claim["metadata"]["uid"], original["metadata"]["uid"]);
-        let target = w.pv_of("data-db-0").await;
-        assert_ne!(target["metadata"]["name"], source["metadata"]["name"]);
-        assert_eq!(target["spec"]["storageClassName"], to.as_str());
-        w.ready("StatefulSet", "db").await;
-        w.still_intact().await;
-        assert_eq!(w.leftovers().await, Vec::<String>::new());
-    }
-);
+    let claim = w.get("pvc", "data-db-0").await;
+    assert_eq!(claim["metadata"]["uid"], theirs["metadata"]["uid"], "the set's claim was not kept");
+    assert_ne!(claim["metadata"]["uid"], original["metadata"]["uid"]);
+    let target = w.pv_of("data-db-0").await;
+    assert_ne!(target["metadata"]["name"], source["metadata"]["name"]);
+    assert_eq!(target["spec"]["storageClassName"], to.as_str());
+    w.ready("StatefulSet", "db").await;
+    w.still_intact().await;
+    assert_eq!(w.leftovers().await, Vec::<String>::new());
+});
 
 cluster_test!(a_target_that_is_too_small_stops_nothing, async |w: &World| {
     let shop = shop(w, "slow", "disk-a").await;
-    w.in_volume("data", |volume| {
-        std::fs::write(volume.join("big"), vec![1; 40 << 20]).unwrap()
-    })
-    .await;
+    w.in_volume("data", |volume| std::fs::write(volume.join("big"), vec![1; 40 << 20]).unwrap()).await;
     let before = w.get("Deployment", "web").await["metadata"]["generation"].clone();
     let failed = w.pvmigrate(&shop.args(&["--dest-size", "24Mi"])).await;
     assert!(matches!(failed.code, Some(3 | 4)), "{failed}");
@@ -259,126 +197,84 @@ cluster_test!(a_target_that_is_too_small_stops_nothing, async |w: &World| {
     shop.is_on_the_source().await;
 });
 
-cluster_test!(
-    a_target_that_is_full_in_the_final_pass_gives_the_source_back,
-    async |w: &World| {
-        let shop = shop(w, "slow", "disk-a").await;
-        let mut run = shop.start(&[]);
-        freeze_at(&mut run, |event| is(event, "start", ".stop")).await;
-        w.in_volume("data", |volume| {
-            std::fs::write(volume.join("big"), vec![1; 90 << 20]).unwrap()
+cluster_test!(a_target_that_is_full_in_the_final_pass_gives_the_source_back, async |w: &World| {
+    let shop = shop(w, "slow", "disk-a").await;
+    let mut run = shop.start(&[]);
+    freeze_at(&mut run, |event| is(event, "start", ".stop")).await;
+    w.in_volume("data", |volume| std::fs::write(volume.join("big"), vec![1; 90 << 20]).unwrap()).await;
+    thaw(&run);
+    run.wait().await.exits(4).says("started again on the source").says("pvmigrate resume").done();
+    let events = w.events();
+    assert!(count(&events, |event| asks_for_copy(event, "final")) >= 1);
+    assert_eq!(count(&events, |event| id(event).ends_with(".delete-original")), 0);
+    shop.is_on_the_source().await;
+    // Nothing stands in the way of another run with more room.
+    assert_eq!(w.leftovers().await, Vec::<String>::new());
+    w.pvmigrate(&shop.args(&["--dest-size", "160Mi"])).await.succeeds().done();
+    shop.has_moved().await;
+});
+
+cluster_test!(every_other_pod_on_the_claim_is_found_before_the_first_change, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let reads = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data", "readOnly": true}}]);
+    let pod = |command: &str| {
+        let container = json!({
+            "name": "c", "image": "docker.io/e2e/tools:1", "imagePullPolicy": "IfNotPresent",
+            "command": ["sh", "-c", command], "volumeMounts": [{"name": "data", "mountPath": "/data", "readOnly": true}],
+        });
+        json!({
+            "restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": false,
+            "volumes": reads, "containers": [container],
         })
-        .await;
-        thaw(&run);
-        run.wait()
-            .await
-            .exits(4)
-            .says("started again on the source")
-            .says("pvmigrate resume")
-            .done();
-        let events = w.events();
-        assert!(count(&events, |event| asks_for_copy(event, "final")) >= 1);
-        assert_eq!(count(&events, |event| id(event).ends_with(".delete-original")), 0);
-        shop.is_on_the_source().await;
-        // Nothing stands in the way of another run with more room.
-        assert_eq!(w.leftovers().await, Vec::<String>::new());
-        w.pvmigrate(&shop.args(&["--dest-size", "160Mi"]))
-            .await
-            .succeeds()
-            .done();
-        shop.has_moved().await;
+    };
+    for (name, command) in [("reader", "trap 'exit 0' TERM; sleep 100000 & wait"), ("finished", "true")] {
+        w.apply(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": pod(command)})).await;
     }
-);
+    let template = json!({"spec": {"template": {"spec": pod("true")}}});
+    w.apply(json!({
+        "apiVersion": "batch/v1beta1", "kind": "CronJob", "metadata": {"name": "nightly"},
+        "spec": {"schedule": "0 0 1 1 *", "jobTemplate": template},
+    }))
+    .await;
+    w.ready("Pod", "reader").await;
+    let over = async || (w.get("Pod", "finished").await["status"]["phase"] == "Succeeded").then_some(());
+    w.until("the pod to finish", LONG, over).await;
 
-cluster_test!(
-    every_other_pod_on_the_claim_is_found_before_the_first_change,
-    async |w: &World| {
-        let shop = shop(w, "slow", "fast").await;
-        let reads = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data", "readOnly": true}}]);
-        let pod = |command: &str| {
-            let container = json!({
-                "name": "c", "image": "docker.io/e2e/tools:1", "imagePullPolicy": "IfNotPresent",
-                "command": ["sh", "-c", command], "volumeMounts": [{"name": "data", "mountPath": "/data", "readOnly": true}],
-            });
-            json!({
-                "restartPolicy": "Never", "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": false,
-                "volumes": reads, "containers": [container],
-            })
-        };
-        for (name, command) in [
-            ("reader", "trap 'exit 0' TERM; sleep 100000 & wait"),
-            ("finished", "true"),
-        ] {
-            w.apply(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": pod(command)}))
-                .await;
-        }
-        let template = json!({"spec": {"template": {"spec": pod("true")}}});
-        w.apply(json!({
-            "apiVersion": "batch/v1beta1", "kind": "CronJob", "metadata": {"name": "nightly"},
-            "spec": {"schedule": "0 0 1 1 *", "jobTemplate": template},
-        }))
-        .await;
-        w.ready("Pod", "reader").await;
-        let over = async || (w.get("Pod", "finished").await["status"]["phase"] == "Succeeded").then_some(());
-        w.until("the pod to finish", LONG, over).await;
+    let before = w.picture().await;
+    let refused = w.pvmigrate(&shop.args(&[])).await.exits(3);
+    let refused = refused.says("Pod:").says("/reader").says("/finished").says("CronJob:").says("/nightly");
+    refused.says("nothing was changed").done();
+    w.unchanged_since(&before).await;
 
-        let before = w.picture().await;
-        let refused = w.pvmigrate(&shop.args(&[])).await.exits(3);
-        let refused = refused
-            .says("Pod:")
-            .says("/reader")
-            .says("/finished")
-            .says("CronJob:")
-            .says("/nightly");
-        refused.says("nothing was changed").done();
-        w.unchanged_since(&before).await;
+    w.delete("CronJob", "nightly").await;
+    w.delete("Pod", "reader").await;
+    w.gone("Pod", "reader").await;
+    w.pvmigrate(&shop.args(&["--finished-pods", "delete"])).await.succeeds().done();
+    assert!(w.find("Pod", "finished").await.is_none());
+    shop.has_moved().await;
+});
 
-        w.delete("CronJob", "nightly").await;
-        w.delete("Pod", "reader").await;
-        w.gone("Pod", "reader").await;
-        w.pvmigrate(&shop.args(&["--finished-pods", "delete"]))
-            .await
-            .succeeds()
-            .done();
-        assert!(w.find("Pod", "finished").await.is_none());
-        shop.has_moved().await;
-    }
-);
+cluster_test!(a_right_taken_away_meanwhile_is_named_and_the_run_resumed_with_it, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let deletes = |resource: &str| json!({"apiGroups": [""], "resources": [resource], "verbs": ["delete"]});
+    let most =
+        json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch", "create", "patch", "update"]});
+    let rules = json!([most, deletes("pods"), deletes("persistentvolumeclaims")]);
+    let user = w.limited_user(rules).await;
+    let role = user.file_stem().expect("it is a file").to_string_lossy().into_owned();
+    let mut run = w.pvmigrate(&shop.args(&[])).kubeconfig(&user).start();
+    freeze_at(&mut run, |event| is(event, "done", ".stop")).await;
+    w.patch("ClusterRole", &role, json!({"rules": [most, deletes("pods")]})).await;
+    let may = async || w.kubectl(&user, &["auth", "can-i", "delete", "persistentvolumeclaims"]);
+    w.until("the right to be gone", LONG, async || (!may().await).then_some(())).await;
+    thaw(&run);
+    run.wait().await.exits(4).says("delete").says("persistentvolumeclaims").says("pvmigrate resume").done();
+    assert_eq!(w.get("pvc", "data").await["metadata"]["uid"], shop.original["metadata"]["uid"]);
 
-cluster_test!(
-    a_right_taken_away_meanwhile_is_named_and_the_run_resumed_with_it,
-    async |w: &World| {
-        let shop = shop(w, "slow", "fast").await;
-        let deletes = |resource: &str| json!({"apiGroups": [""], "resources": [resource], "verbs": ["delete"]});
-        let most = json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch", "create", "patch", "update"]});
-        let rules = json!([most, deletes("pods"), deletes("persistentvolumeclaims")]);
-        let user = w.limited_user(rules).await;
-        let role = user.file_stem().expect("it is a file").to_string_lossy().into_owned();
-        let mut run = w.pvmigrate(&shop.args(&[])).kubeconfig(&user).start();
-        freeze_at(&mut run, |event| is(event, "done", ".stop")).await;
-        w.patch("ClusterRole", &role, json!({"rules": [most, deletes("pods")]}))
-            .await;
-        let may = async || w.kubectl(&user, &["auth", "can-i", "delete", "persistentvolumeclaims"]);
-        w.until("the right to be gone", LONG, async || (!may().await).then_some(()))
-            .await;
-        thaw(&run);
-        run.wait()
-            .await
-            .exits(4)
-            .says("delete")
-            .says("persistentvolumeclaims")
-            .says("pvmigrate resume")
-            .done();
-        assert_eq!(
-            w.get("pvc", "data").await["metadata"]["uid"],
-            shop.original["metadata"]["uid"]
-        );
-
-        w.grant(&user, json!([deletes("persistentvolumeclaims")])).await;
-        w.pvmigrate(&["resume"]).kubeconfig(&user).await.succeeds().done();
-        shop.has_moved().await;
-    }
-);
+    w.grant(&user, json!([deletes("persistentvolumeclaims")])).await;
+    w.pvmigrate(&["resume"]).kubeconfig(&user).await.succeeds().done();
+    shop.has_moved().await;
+});
 
 cluster_test!(exclusive an_api_server_that_restarts_costs_only_time, async |w: &World| {
     let shop = shop(w, "slow", "fast").await;

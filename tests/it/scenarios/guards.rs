@@ -5,15 +5,11 @@ use serde_json::json;
 use std::path::PathBuf;
 
 cluster_test!(no_evil_script_gets_past_the_guards, async |w: &World| {
-    let (slow, keep) = (
-        w.class("slow").await,
-        w.class_with("slow", json!({"reclaimPolicy": "Retain"})).await,
-    );
+    let (slow, keep) = (w.class("slow").await, w.class_with("slow", json!({"reclaimPolicy": "Retain"})).await);
     for (claim, class) in [("data", &slow), ("spare", &slow), ("kept", &keep), ("released", &keep)] {
         w.claim(claim, class, "32Mi", &["ReadWriteOnce"]).await;
         w.ready("pvc", claim).await;
-        w.in_volume(claim, |volume| std::fs::write(volume.join("precious"), claim).unwrap())
-            .await;
+        w.in_volume(claim, |volume| std::fs::write(volume.join("precious"), claim).unwrap()).await;
     }
     let released = w.pv_of("released").await;
     w.delete("pvc", "released").await;
@@ -35,17 +31,11 @@ cluster_test!(no_evil_script_gets_past_the_guards, async |w: &World| {
     let bytes_before = bytes().await;
     let mut failures = Vec::new();
     for script in scripts() {
-        let name = script
-            .file_stem()
-            .expect("a script has a name")
-            .to_string_lossy()
-            .into_owned();
+        let name = script.file_stem().expect("a script has a name").to_string_lossy().into_owned();
         let text = std::fs::read_to_string(&script).expect("it can be read");
         assert!(text.lines().count() <= 10, "{name} is longer than ten lines");
-        let refused = text
-            .lines()
-            .find_map(|line| line.strip_prefix("//! refused: "))
-            .expect("it says how it is refused");
+        let refused =
+            text.lines().find_map(|line| line.strip_prefix("//! refused: ")).expect("it says how it is refused");
         let path = script.to_string_lossy();
         let outcome = w.pvmigrate(&["run", &path, "--namespace", &w.ns, "--yes"]).await;
         if !matches!(outcome.code, Some(2..=5)) || !outcome.stderr.contains(refused) {

@@ -30,27 +30,12 @@ pub async fn open(w: &World, from: String, to: String) -> Shop<'_> {
     w.ready("Deployment", "web").await;
     let (source, original) = (w.pv_of("data").await, w.get("pvc", "data").await);
     let image = w.image();
-    Shop {
-        w,
-        from,
-        to,
-        image,
-        source,
-        original,
-    }
+    Shop { w, from, to, image, source, original }
 }
 
 impl Shop<'_> {
     pub fn args<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
-        let mut args = vec![
-            "run",
-            "sc-migrate",
-            "--source-sc",
-            &self.from,
-            "--dest-sc",
-            &self.to,
-            "--yes",
-        ];
+        let mut args = vec!["run", "sc-migrate", "--source-sc", &self.from, "--dest-sc", &self.to, "--yes"];
         args.extend(["--image", &self.image]);
         args.extend(more);
         args
@@ -78,18 +63,8 @@ impl Shop<'_> {
         assert_eq!(source["spec"]["persistentVolumeReclaimPolicy"], "Retain");
         assert_eq!(source["spec"]["claimRef"]["uid"], self.original["metadata"]["uid"]);
         assert_eq!(source["status"]["phase"], "Released");
-        let claims: Vec<Value> = w
-            .list("pvc")
-            .await
-            .iter()
-            .map(|one| one["metadata"]["name"].clone())
-            .collect();
-        assert!(
-            !claims
-                .iter()
-                .any(|name| name.as_str().unwrap_or_default().contains("pvmigrate")),
-            "{claims:?}"
-        );
+        let claims: Vec<Value> = w.list("pvc").await.iter().map(|one| one["metadata"]["name"].clone()).collect();
+        assert!(!claims.iter().any(|name| name.as_str().unwrap_or_default().contains("pvmigrate")), "{claims:?}");
         self.runs(1).await;
         assert_eq!(w.leftovers().await, Vec::<String>::new());
     }
@@ -145,11 +120,7 @@ pub async fn copy_pod(run: &mut Running, pass: &str) -> (String, String) {
     let asked = run.wait_for_event(|event| asks_for_copy(event, pass)).await;
     run.wait_for_event(|event| is(event, "done", id(&asked))).await;
     let name = asked["write"]["name"].as_str().expect("a write has a name").to_owned();
-    let step = id(&asked)
-        .rsplit_once('.')
-        .expect("a write is a part of a step")
-        .0
-        .to_owned();
+    let step = id(&asked).rsplit_once('.').expect("a write is a part of a step").0.to_owned();
     (name, step)
 }
 

@@ -22,38 +22,15 @@ impl World {
         self.nothing_lost().await;
         let exercises = self.exercises().await;
         assert!(!exercises.is_empty(), "there is no exercise pod to ask");
-        for pod in self
-            .list("Pod")
-            .await
-            .iter()
-            .filter(|pod| is_exercise(pod) && stays(pod))
-        {
-            assert_eq!(
-                pod["status"]["phase"], "Running",
-                "{}: {:#}",
-                pod["metadata"]["name"], pod["status"]
-            );
+        for pod in self.list("Pod").await.iter().filter(|pod| is_exercise(pod) && stays(pod)) {
+            assert_eq!(pod["status"]["phase"], "Running", "{}: {:#}", pod["metadata"]["name"], pod["status"]);
         }
         let before = self.acknowledged();
-        for Exercise {
-            pod,
-            container,
-            acks,
-            writer,
-        } in exercises
-        {
+        for Exercise { pod, container, acks, writer } in exercises {
             let key = acks.join(format!("ack-{writer}"));
             let then = before.get(&key).copied().unwrap_or(0);
-            let grows = async || {
-                self.acknowledged()
-                    .get(&key)
-                    .is_some_and(|now| *now > then)
-                    .then_some(())
-            };
-            let what = format!(
-                "{pod}/{container} to acknowledge more than {then} lines in {}",
-                key.display()
-            );
+            let grows = async || self.acknowledged().get(&key).is_some_and(|now| *now > then).then_some(());
+            let what = format!("{pod}/{container} to acknowledge more than {then} lines in {}", key.display());
             self.until(&what, Duration::from_secs(30), grows).await;
         }
         self.nothing_lost().await;
@@ -67,24 +44,12 @@ impl World {
         let acks = self.ack_dir(ns, workload).join(mount);
         let check = |dir: &Path| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_pvmigrate"));
-            command
-                .args(["agent", "exercise"])
-                .arg(dir)
-                .arg("--ack")
-                .arg(&acks)
-                .args(["--name", writer, "--check"]);
+            command.args(["agent", "exercise"]).arg(dir).arg("--ack").arg(&acks).args(["--name", writer, "--check"]);
             command.output().expect("the agent can be started")
         };
         let output = self.in_volume(claim, check).await;
-        let (out, err) = (
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr),
-        );
-        assert!(
-            output.status.success(),
-            "{workload}/{mount}: {writer} in {claim}: {}\n{out}{err}",
-            output.status
-        );
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{workload}/{mount}: {writer} in {claim}: {}\n{out}{err}", output.status);
     }
 
     /// Pods of a Deployment with more replicas than one write under names that nobody continues.
@@ -92,30 +57,14 @@ impl World {
         let pods = self.list("Pod").await;
         let live: Vec<&str> = pods.iter().map(|pod| text(&pod["metadata"]["name"])).collect();
         for deployment in self.list("Deployment").await.iter().filter(|one| is_exercise(one)) {
-            let (ns, name) = (
-                text(&deployment["metadata"]["namespace"]),
-                text(&deployment["metadata"]["name"]),
-            );
-            let volumes = deployment["spec"]["template"]["spec"]["volumes"]
-                .as_array()
-                .cloned()
-                .unwrap_or_default();
-            for volume in volumes
-                .iter()
-                .filter(|volume| volume["persistentVolumeClaim"].is_object())
-            {
+            let (ns, name) = (text(&deployment["metadata"]["namespace"]), text(&deployment["metadata"]["name"]));
+            let volumes = deployment["spec"]["template"]["spec"]["volumes"].as_array().cloned().unwrap_or_default();
+            for volume in volumes.iter().filter(|volume| volume["persistentVolumeClaim"].is_object()) {
                 let mount = text(&volume["name"]);
                 let claim = format!("{ns}/{}", text(&volume["persistentVolumeClaim"]["claimName"]));
                 let dir = self.ack_dir(ns, name).join(mount);
-                for path in self
-                    .acknowledged()
-                    .into_keys()
-                    .filter(|path| path.parent() == Some(&dir))
-                {
-                    let writer = path
-                        .file_name()
-                        .map(|file| file.to_string_lossy().into_owned())
-                        .unwrap_or_default();
+                for path in self.acknowledged().into_keys().filter(|path| path.parent() == Some(&dir)) {
+                    let writer = path.file_name().map(|file| file.to_string_lossy().into_owned()).unwrap_or_default();
                     let writer = writer.trim_start_matches("ack-");
                     if writer != name && !live.contains(&writer) {
                         self.check_writer(&claim, &format!("{ns}/{name}"), mount, writer).await;
@@ -128,18 +77,11 @@ impl World {
     /// No exercise container, now or before its last restart, printed LOST or exited with 3.
     pub async fn nothing_lost(&self) {
         for pod in self.list("Pod").await.iter().filter(|pod| is_exercise(pod)) {
-            let name = format!(
-                "{}/{}",
-                text(&pod["metadata"]["namespace"]),
-                text(&pod["metadata"]["name"])
-            );
+            let name = format!("{}/{}", text(&pod["metadata"]["namespace"]), text(&pod["metadata"]["name"]));
             for status in pod["status"]["containerStatuses"].as_array().unwrap_or(&Vec::new()) {
                 let container = text(&status["name"]);
                 for state in [&status["state"], &status["lastState"]] {
-                    assert_ne!(
-                        state["terminated"]["exitCode"], 3,
-                        "{name}/{container} lost a write: {status:#}"
-                    );
+                    assert_ne!(state["terminated"]["exitCode"], 3, "{name}/{container} lost a write: {status:#}");
                 }
                 let restarted = status["restartCount"].as_u64().unwrap_or(0) > 0;
                 for previous in [false, true].into_iter().filter(|previous| !previous || restarted) {
@@ -172,28 +114,15 @@ impl World {
 
     async fn exercises(&self) -> Vec<Exercise> {
         let mut all = Vec::new();
-        for pod in self
-            .list("Pod")
-            .await
-            .iter()
-            .filter(|pod| is_exercise(pod) && stays(pod))
-        {
+        for pod in self.list("Pod").await.iter().filter(|pod| is_exercise(pod) && stays(pod)) {
             let (ns, name) = (text(&pod["metadata"]["namespace"]), text(&pod["metadata"]["name"]));
             let workload = text(&pod["metadata"]["labels"][EXERCISE]);
             for container in pod["spec"]["containers"].as_array().expect("a pod has containers") {
                 let Some(mount) = text(&container["name"]).strip_prefix("exercise-") else {
                     continue;
                 };
-                let command: Vec<&str> = container["command"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .map(text)
-                    .collect();
-                let named = command
-                    .iter()
-                    .position(|word| *word == "--name")
-                    .map(|at| command[at + 1]);
+                let command: Vec<&str> = container["command"].as_array().into_iter().flatten().map(text).collect();
+                let named = command.iter().position(|word| *word == "--name").map(|at| command[at + 1]);
                 if command.first() != Some(&"pvmigrate") {
                     continue;
                 }

@@ -57,9 +57,7 @@ pub async fn clean(ground: &Ground, id: &str) {
         if waiting.is_empty() {
             if !namespaces_asked {
                 for ns in &namespaces {
-                    let _ = ground
-                        .send("DELETE", &resource("Namespace").path("", Some(ns)), Value::Null)
-                        .await;
+                    let _ = ground.send("DELETE", &resource("Namespace").path("", Some(ns)), Value::Null).await;
                 }
                 namespaces_asked = true;
             }
@@ -72,32 +70,19 @@ pub async fn clean(ground: &Ground, id: &str) {
         if namespaces_asked && waiting.is_empty() {
             break;
         }
-        assert!(
-            started.elapsed() < DEADLINE,
-            "the world {id} cannot be cleaned, these stay: {waiting:?}"
-        );
+        assert!(started.elapsed() < DEADLINE, "the world {id} cannot be cleaned, these stay: {waiting:?}");
         tokio::time::sleep(TICK).await;
     }
-    for kind in [
-        "StorageClass",
-        "ClusterRoleBinding",
-        "ClusterRole",
-        "CustomResourceDefinition",
-    ] {
+    for kind in ["StorageClass", "ClusterRoleBinding", "ClusterRole", "CustomResourceDefinition"] {
         for name in labelled(ground, kind, id).await {
-            let _ = ground
-                .send("DELETE", &resource(kind).path("", Some(&name)), Value::Null)
-                .await;
+            let _ = ground.send("DELETE", &resource(kind).path("", Some(&name)), Value::Null).await;
         }
     }
 }
 
 /// Removes the object of a pod that is being deleted and has no process any more: a kubelet may take ten seconds more.
 pub async fn let_go_if_dead(ground: &Ground, ns: &str, pod: &Value) {
-    let states = pod["status"]["containerStatuses"]
-        .as_array()
-        .cloned()
-        .unwrap_or_default();
+    let states = pod["status"]["containerStatuses"].as_array().cloned().unwrap_or_default();
     let runs = states.iter().any(|status| status["state"]["running"].is_object());
     if !pod["metadata"]["deletionTimestamp"].is_null() && !runs {
         let path = format!("{}?gracePeriodSeconds=0", resource("Pod").path(ns, Some(name(pod))));
@@ -119,10 +104,7 @@ pub async fn sweep(ground: &Ground) {
         let owner = label(OWNER);
         let pid = owner.split('.').next().and_then(|pid| pid.parse().ok()).unwrap_or(0);
         if started(pid).is_none_or(|at| format!("{pid}.{at}") != owner) {
-            dead.insert(
-                label(LABEL),
-                ns["metadata"]["annotations"][DIR].as_str().map(PathBuf::from),
-            );
+            dead.insert(label(LABEL), ns["metadata"]["annotations"][DIR].as_str().map(PathBuf::from));
         }
     }
     for (id, dir) in dead {
@@ -192,17 +174,12 @@ async fn drop_foreign_finalizers(ground: &Ground, kind: &str, ns: &str, object: 
     }
     let kept: Vec<&Value> = finalizers.iter().filter(|finalizer| known(finalizer)).collect();
     let patch = json!({"metadata": {"finalizers": kept}});
-    let _ = ground
-        .send("PATCH", &resource(kind).path(ns, Some(name(object))), patch)
-        .await;
+    let _ = ground.send("PATCH", &resource(kind).path(ns, Some(name(object))), patch).await;
 }
 
 async fn labelled(ground: &Ground, kind: &str, id: &str) -> Vec<String> {
     let path = format!("{}?labelSelector={LABEL}%3D{id}", resource(kind).path("", None));
-    let mut list = ground
-        .get(&path)
-        .await
-        .unwrap_or_else(|refusal| panic!("list {kind}: {refusal:?}"));
+    let mut list = ground.get(&path).await.unwrap_or_else(|refusal| panic!("list {kind}: {refusal:?}"));
     items(&mut list).iter().map(|object| name(object).to_owned()).collect()
 }
 

@@ -53,8 +53,7 @@ impl Digest {
     /// Without whatever has this part in its path.
     #[must_use]
     pub fn without(mut self, part: &str) -> Digest {
-        self.files
-            .retain(|path, _| !Path::new(path).iter().any(|name| name == part));
+        self.files.retain(|path, _| !Path::new(path).iter().any(|name| name == part));
         self
     }
 
@@ -74,11 +73,7 @@ fn walk(root: &Path, at: &Path, files: &mut BTreeMap<String, Entry>, inodes: &mu
     // A file that the exercise has just renamed away is not there any more.
     let Ok(meta) = at.symlink_metadata() else { return };
     let relative = at.strip_prefix(root).expect("we walk below the root");
-    let path = if relative.as_os_str().is_empty() {
-        ".".to_owned()
-    } else {
-        shown(relative.as_os_str().as_bytes())
-    };
+    let path = if relative.as_os_str().is_empty() { ".".to_owned() } else { shown(relative.as_os_str().as_bytes()) };
     if path == "lost+found" {
         return;
     }
@@ -99,9 +94,7 @@ fn walk(root: &Path, at: &Path, files: &mut BTreeMap<String, Entry>, inodes: &mu
         let kind = if file_type.is_block_device() { "block" } else { "char" };
         (kind, format!("{:x}", meta.rdev()))
     };
-    let names = xattr::list(at)
-        .map(|names| names.collect())
-        .unwrap_or_else(|_| Vec::new());
+    let names = xattr::list(at).map(|names| names.collect()).unwrap_or_else(|_| Vec::new());
     let value = |name: std::ffi::OsString| {
         let value = xattr::get(at, &name).ok().flatten().unwrap_or_default();
         (shown(name.as_bytes()), value)
@@ -148,21 +141,8 @@ impl fmt::Debug for Digest {
 
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Entry {
-            kind,
-            mode,
-            uid,
-            gid,
-            size,
-            mtime_ns,
-            links,
-            content,
-            xattrs,
-        } = self;
-        write!(
-            f,
-            "{kind} {mode:04o} {uid}:{gid} {size} B at {mtime_ns} links {links} {content} {xattrs:?}"
-        )
+        let Entry { kind, mode, uid, gid, size, mtime_ns, links, content, xattrs } = self;
+        write!(f, "{kind} {mode:04o} {uid}:{gid} {size} B at {mtime_ns} links {links} {content} {xattrs:?}")
     }
 }
 
@@ -180,14 +160,7 @@ mod tests {
         std::os::unix::fs::symlink("a", dir.path().join("c")).unwrap();
         let before = Digest::of(dir.path());
         assert_eq!(before.paths(), [".", "a", "b", "c"]);
-        assert_eq!(
-            (
-                before.files["a"].links,
-                before.files["b"].links,
-                before.files["c"].links
-            ),
-            (1, 1, 0)
-        );
+        assert_eq!((before.files["a"].links, before.files["b"].links, before.files["c"].links), (1, 1, 0));
         assert_eq!(before, Digest::of(dir.path()));
 
         xattr::set(&file, "user.note", b"x").unwrap();
@@ -197,10 +170,6 @@ mod tests {
 
         fs::remove_file(dir.path().join("b")).unwrap();
         fs::write(dir.path().join("b"), "one").unwrap();
-        assert_ne!(
-            before.without_root(),
-            Digest::of(dir.path()).without_root(),
-            "a broken hard link"
-        );
+        assert_ne!(before.without_root(), Digest::of(dir.path()).without_root(), "a broken hard link");
     }
 }

@@ -48,10 +48,7 @@ pub fn script() -> PathBuf {
 
 impl Ground {
     pub fn state() -> PathBuf {
-        kubeconfig()
-            .parent()
-            .expect("a kubeconfig is in a directory")
-            .to_owned()
+        kubeconfig().parent().expect("a kubeconfig is in a directory").to_owned()
     }
 
     pub fn seat(sharing: Sharing) -> Seat {
@@ -62,16 +59,9 @@ impl Ground {
         let kubeconfig = kubeconfig();
         let read = Kubeconfig::read_from(&kubeconfig).expect("the cluster is up: its kubeconfig can be read");
         let options = KubeConfigOptions::default();
-        let config = Config::from_custom_kubeconfig(read, &options)
-            .await
-            .expect("the cluster's kubeconfig is right");
+        let config = Config::from_custom_kubeconfig(read, &options).await.expect("the cluster's kubeconfig is right");
         let client = Client::try_from(config).expect("a client can be made");
-        Ground {
-            script: script(),
-            state: Self::state(),
-            kubeconfig,
-            client,
-        }
+        Ground { script: script(), state: Self::state(), kubeconfig, client }
     }
 
     pub fn locks(&self) -> PathBuf {
@@ -91,21 +81,9 @@ impl Ground {
     pub async fn send_text(&self, method: &str, path: &str, body: Value) -> Result<String, Refusal> {
         let started = Instant::now();
         loop {
-            let content = if method == "PATCH" {
-                "application/merge-patch+json"
-            } else {
-                "application/json"
-            };
-            let bytes = if body.is_null() {
-                Vec::new()
-            } else {
-                body.to_string().into_bytes()
-            };
-            let request = http::Request::builder()
-                .method(method)
-                .uri(path)
-                .header("Content-Type", content)
-                .body(bytes);
+            let content = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+            let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+            let request = http::Request::builder().method(method).uri(path).header("Content-Type", content).body(bytes);
             let request = request.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
             let answer = tokio::time::timeout(Duration::from_secs(30), self.client.request_text(request)).await;
             let error = match answer {
@@ -147,21 +125,10 @@ fn kubeconfig() -> PathBuf {
 }
 
 fn run_script(script: &Path, args: &[&str]) -> String {
-    let output = Command::new(script)
-        .args(args)
-        .stdin(std::process::Stdio::null())
-        .output();
+    let output = Command::new(script).args(args).stdin(std::process::Stdio::null()).output();
     let output = output.unwrap_or_else(|error| panic!("{}: {error}", script.display()));
-    let (out, err) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
-    assert!(
-        output.status.success(),
-        "cluster {}: {}\n{out}{err}",
-        args.join(" "),
-        output.status
-    );
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "cluster {}: {}\n{out}{err}", args.join(" "), output.status);
     out.into_owned()
 }
 
@@ -199,38 +166,20 @@ pub fn resource(kind: &str) -> Resource {
         "Role" => ("rbac.authorization.k8s.io/v1", "roles", true),
         "RoleBinding" => ("rbac.authorization.k8s.io/v1", "rolebindings", true),
         other => {
-            let (api, kind) = other
-                .rsplit_once('/')
-                .unwrap_or_else(|| panic!("kind {other} is not in the table"));
-            return Resource {
-                prefix: prefix(api),
-                plural: format!("{}s", kind.to_lowercase()),
-                namespaced: true,
-            };
+            let (api, kind) = other.rsplit_once('/').unwrap_or_else(|| panic!("kind {other} is not in the table"));
+            return Resource { prefix: prefix(api), plural: format!("{}s", kind.to_lowercase()), namespaced: true };
         }
     };
-    Resource {
-        prefix: prefix(api),
-        plural: plural.to_owned(),
-        namespaced,
-    }
+    Resource { prefix: prefix(api), plural: plural.to_owned(), namespaced }
 }
 
 fn prefix(api: &str) -> String {
-    if api == "v1" {
-        "/api/v1".to_owned()
-    } else {
-        format!("/apis/{api}")
-    }
+    if api == "v1" { "/api/v1".to_owned() } else { format!("/apis/{api}") }
 }
 
 impl Resource {
     pub fn path(&self, ns: &str, name: Option<&str>) -> String {
-        let namespace = if self.namespaced {
-            format!("/namespaces/{ns}")
-        } else {
-            String::new()
-        };
+        let namespace = if self.namespaced { format!("/namespaces/{ns}") } else { String::new() };
         let name = name.map(|name| format!("/{name}")).unwrap_or_default();
         format!("{}{namespace}/{}{name}", self.prefix, self.plural)
     }

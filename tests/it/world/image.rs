@@ -56,10 +56,7 @@ fn newest(dir: &Path) -> SystemTime {
     let entries = fs::read_dir(dir).expect("the sources are there").flatten();
     let times = entries.map(|entry| match entry.file_type() {
         Ok(kind) if kind.is_dir() => newest(&entry.path()),
-        _ => entry
-            .metadata()
-            .and_then(|meta| meta.modified())
-            .unwrap_or(SystemTime::UNIX_EPOCH),
+        _ => entry.metadata().and_then(|meta| meta.modified()).unwrap_or(SystemTime::UNIX_EPOCH),
     });
     times.max().unwrap_or(SystemTime::UNIX_EPOCH)
 }
@@ -87,8 +84,6 @@ fn fill(root: &Path, binary: &Path) {
 fn libraries(program: &Path) -> Vec<PathBuf> {
     let output = Command::new("ldd").arg(program).output().expect("ldd is installed");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let words = text
-        .split_whitespace()
-        .filter(|word| word.starts_with('/') && !word.ends_with(':'));
+    let words = text.split_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':'));
     words.map(PathBuf::from).collect()
 }

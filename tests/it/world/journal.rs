@@ -25,38 +25,24 @@ impl Tail {
             return;
         }
         let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        let lines = bytes[..whole]
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty());
-        self.events
-            .extend(lines.filter_map(|line| serde_json::from_slice(line).ok()));
+        let lines = bytes[..whole].split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        self.events.extend(lines.filter_map(|line| serde_json::from_slice(line).ok()));
         self.offset += whole as u64;
     }
 }
 
 /// All events of a journal.
 pub fn events(journal: &Path) -> Vec<Value> {
-    let mut tail = Tail {
-        journal: journal.to_owned(),
-        ..Tail::default()
-    };
+    let mut tail = Tail { journal: journal.to_owned(), ..Tail::default() };
     tail.read_on();
     tail.events
 }
 
 /// All journals below a state directory: `runs/<cluster>/<run>/journal.jsonl`.
 pub fn journals(state_dir: &Path) -> BTreeSet<PathBuf> {
-    let children = |dir: PathBuf| {
-        fs::read_dir(dir)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-    };
+    let children = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     let runs = children(state_dir.join("runs")).flat_map(children);
-    runs.map(|run| run.join("journal.jsonl"))
-        .filter(|journal| journal.is_file())
-        .collect()
+    runs.map(|run| run.join("journal.jsonl")).filter(|journal| journal.is_file()).collect()
 }
 
 /// The one written last.

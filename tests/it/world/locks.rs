@@ -32,16 +32,12 @@ pub fn sit(dir: &Path, sharing: Sharing) -> Seat {
             let gate = locked(dir, "gate");
             room.lock_shared().expect("flock works");
             drop(gate);
-            Seat {
-                _locks: vec![slot, room],
-            }
+            Seat { _locks: vec![slot, room] }
         }
         Sharing::Exclusive => {
             let gate = locked(dir, "gate");
             room.lock().expect("flock works");
-            Seat {
-                _locks: vec![gate, room],
-            }
+            Seat { _locks: vec![gate, room] }
         }
     }
 }
@@ -86,11 +82,7 @@ mod tests {
             for n in 0..12 {
                 let (dir, shared, alone, most) = (dir.path(), &shared, &alone, &most);
                 scope.spawn(move || {
-                    let sharing = if n % 6 == 3 {
-                        Sharing::Exclusive
-                    } else {
-                        Sharing::Shared
-                    };
+                    let sharing = if n % 6 == 3 { Sharing::Exclusive } else { Sharing::Shared };
                     let _seat = sit(dir, sharing);
                     let mine = if sharing == Sharing::Shared { shared } else { alone };
                     let now = mine.fetch_add(1, SeqCst) + 1;

@@ -33,11 +33,7 @@ pub struct Picture(pub BTreeMap<String, Value>);
 impl World {
     /// All objects of the namespaces, and the test's volumes and classes.
     pub async fn picture(&self) -> Picture {
-        let objects = self
-            .everything()
-            .await
-            .into_iter()
-            .map(|(key, object)| (key, cleaned(object)));
+        let objects = self.everything().await.into_iter().map(|(key, object)| (key, cleaned(object)));
         Picture(objects.collect())
     }
 
@@ -66,14 +62,8 @@ impl World {
         for kind in KINDS.iter().chain(&["PersistentVolume", "StorageClass"]) {
             for object in self.list(kind).await {
                 let meta = &object["metadata"];
-                let place = meta["namespace"]
-                    .as_str()
-                    .map(|ns| format!("{ns}/"))
-                    .unwrap_or_default();
-                all.push((
-                    format!("{kind} {place}{}", meta["name"].as_str().unwrap_or_default()),
-                    object,
-                ));
+                let place = meta["namespace"].as_str().map(|ns| format!("{ns}/")).unwrap_or_default();
+                all.push((format!("{kind} {place}{}", meta["name"].as_str().unwrap_or_default()), object));
             }
         }
         all

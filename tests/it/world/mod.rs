@@ -59,21 +59,13 @@ pub struct World {
 
 /// Runs one test: takes its seat, makes the world, runs the body, reports a failure, repairs and cleans.
 pub fn run(name: &str, sharing: Sharing, body: impl AsyncFnOnce(&World)) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     ground::script();
     let _seat = Ground::seat(sharing);
     let started = Instant::now();
     let mut world = runtime.block_on(World::new(name, sharing));
     let made = started.elapsed();
-    let limited = async {
-        tokio::time::timeout(LIMIT, body(&world))
-            .await
-            .expect("a test ends within ten minutes")
-    };
+    let limited = async { tokio::time::timeout(LIMIT, body(&world)).await.expect("a test ends within ten minutes") };
     let mut outcome = attempt(|| runtime.block_on(limited));
     let (failed, ended) = (outcome.is_err(), started.elapsed());
     let mut also = |work: &mut dyn FnMut()| {
@@ -94,10 +86,7 @@ pub fn run(name: &str, sharing: Sharing, body: impl AsyncFnOnce(&World)) {
         also(&mut || runtime.block_on(clean::clean(&world.ground, &world.id)));
     } else {
         eprintln!("world: kept {} and {}", world.ns, world.dir().display());
-        eprintln!(
-            "world: the next test run removes it after: kubectl label ns {} {OWNER}=0",
-            world.ns
-        );
+        eprintln!("world: the next test run removes it after: kubectl label ns {} {OWNER}=0", world.ns);
         also(&mut || runtime.block_on(world.disown()));
     }
     world.dir.disable_cleanup(keep);
@@ -117,33 +106,16 @@ impl World {
         let ground = Ground::connect().await;
         ground.heal();
         clean::sweep(&ground).await;
-        let cut: String = name
-            .chars()
-            .take(30)
-            .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-            .collect();
+        let cut: String = name.chars().take(30).map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         let ns = format!("t-{}-{}", cut.trim_matches('-').to_lowercase(), random());
-        let dir = tempfile::Builder::new()
-            .prefix("pvmigrate-world-")
-            .tempdir()
-            .expect("a directory can be made");
+        let dir = tempfile::Builder::new().prefix("pvmigrate-world-").tempdir().expect("a directory can be made");
         // Pods of any user write below it.
         open_to_all(dir.path());
         let broken = Mutex::new(nodes::Broken::nothing(&ground, sharing).await);
         let (namespaces, classes) = (Mutex::default(), Mutex::default());
         let processes = Mutex::default();
         let id = ns.clone();
-        let world = World {
-            ns,
-            id,
-            sharing,
-            ground,
-            dir,
-            namespaces,
-            classes,
-            processes,
-            broken,
-        };
+        let world = World { ns, id, sharing, ground, dir, namespaces, classes, processes, broken };
         world.make_namespace(&world.ns).await;
         world
     }
@@ -159,16 +131,12 @@ impl World {
         let labels = json!({LABEL: self.id, OWNER: clean::me()});
         let meta = json!({"name": ns, "labels": labels, "annotations": {DIR: self.dir()}});
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": meta});
-        self.ground
-            .send("POST", "/api/v1/namespaces", namespace)
-            .await
-            .expect("a namespace can be made");
+        self.ground.send("POST", "/api/v1/namespaces", namespace).await.expect("a namespace can be made");
         self.namespaces.lock().unwrap().push(ns.to_owned());
         // Pods are refused before the namespace has its account.
         let account = format!("{ns}/default");
         let exists = async || self.find("ServiceAccount", &account).await;
-        self.until("the default service account", Duration::from_secs(30), exists)
-            .await;
+        self.until("the default service account", Duration::from_secs(30), exists).await;
     }
 
     /// All namespaces of this test.
@@ -184,8 +152,7 @@ impl World {
     /// Lets the sweep of later runs pass by.
     async fn disown(&self) {
         for ns in self.namespaces() {
-            self.patch("Namespace", &ns, json!({"metadata": {"labels": {OWNER: null}}}))
-                .await;
+            self.patch("Namespace", &ns, json!({"metadata": {"labels": {OWNER: null}}})).await;
         }
     }
 

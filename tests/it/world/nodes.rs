@@ -33,19 +33,14 @@ impl Broken {
     pub async fn nothing(ground: &Ground, sharing: Sharing) -> Broken {
         let mut defaults = Vec::new();
         if sharing == Sharing::Exclusive {
-            let mut classes = ground
-                .get(&resource("StorageClass").path("", None))
-                .await
-                .expect("classes can be listed");
+            let mut classes =
+                ground.get(&resource("StorageClass").path("", None)).await.expect("classes can be listed");
             for class in items(&mut classes) {
                 let name = class["metadata"]["name"].as_str().unwrap_or_default().to_owned();
                 defaults.push((name, class["metadata"]["annotations"][DEFAULT].clone()));
             }
         }
-        Broken {
-            defaults,
-            ..Broken::default()
-        }
+        Broken { defaults, ..Broken::default() }
     }
 }
 
@@ -105,10 +100,7 @@ impl World {
         self.must_be_alone();
         let pid = self.ground.pid("apiserver");
         let words = command_line(pid);
-        assert!(
-            words.first().is_some_and(|word| word.ends_with("kube-apiserver")),
-            "pid {pid} runs {words:?}"
-        );
+        assert!(words.first().is_some_and(|word| word.ends_with("kube-apiserver")), "pid {pid} runs {words:?}");
         // In a file, so that the next test run can start it if this one is killed meanwhile.
         std::fs::write(self.ground.locks().join(APISERVER), words.join("\n")).expect("a file can be written");
         let mut broken = self.broken.lock().unwrap();
@@ -124,8 +116,7 @@ impl World {
         }
         self.ground.start_apiserver();
         let ready = async || self.ground.get("/readyz").await.is_ok().then_some(());
-        self.until("the API server to be ready", Duration::from_secs(60), ready)
-            .await;
+        self.until("the API server to be ready", Duration::from_secs(60), ready).await;
         // The cluster's provisioner of disks does not survive a refused connection, sooner or later.
         self.ground.restart_provisioner();
     }
@@ -144,32 +135,19 @@ impl World {
             }))
             .await;
             let ran = async || (self.get("Pod", &name).await["status"]["phase"] == "Succeeded").then_some(());
-            self.until(
-                "a pod to run after the API server's restart",
-                Duration::from_secs(150),
-                ran,
-            )
-            .await;
+            self.until("a pod to run after the API server's restart", Duration::from_secs(150), ran).await;
         }
     }
 
     /// Makes a class the default one, and no other.
     pub async fn set_default_class(&self, class: &str) {
         self.must_be_alone();
-        let mut classes = self
-            .ground
-            .get(&resource("StorageClass").path("", None))
-            .await
-            .expect("classes can be listed");
+        let mut classes =
+            self.ground.get(&resource("StorageClass").path("", None)).await.expect("classes can be listed");
         for one in items(&mut classes) {
             let name = one["metadata"]["name"].as_str().unwrap_or_default();
             let value = if name == class { json!("true") } else { Value::Null };
-            self.patch(
-                "StorageClass",
-                name,
-                json!({"metadata": {"annotations": {DEFAULT: value}}}),
-            )
-            .await;
+            self.patch("StorageClass", name, json!({"metadata": {"annotations": {DEFAULT: value}}})).await;
         }
     }
 
@@ -179,12 +157,7 @@ impl World {
         for node in nodes {
             self.node_up(&node).await;
         }
-        let Broken {
-            attach_delay,
-            defaults,
-            interrupted,
-            ..
-        } = std::mem::take(&mut *self.broken.lock().unwrap());
+        let Broken { attach_delay, defaults, interrupted, .. } = std::mem::take(&mut *self.broken.lock().unwrap());
         if attach_delay {
             let _ = std::fs::remove_file(self.ground.attach_delay_file());
         }
@@ -194,21 +167,13 @@ impl World {
         for (class, default) in defaults {
             let now = self.find("StorageClass", &class).await;
             if now.is_some_and(|now| now["metadata"]["annotations"][DEFAULT] != default) {
-                self.patch(
-                    "StorageClass",
-                    &class,
-                    json!({"metadata": {"annotations": {DEFAULT: default}}}),
-                )
-                .await;
+                self.patch("StorageClass", &class, json!({"metadata": {"annotations": {DEFAULT: default}}})).await;
             }
         }
     }
 
     fn must_be_alone(&self) {
-        assert!(
-            self.sharing == Sharing::Exclusive,
-            "only an exclusive test may break the cluster"
-        );
+        assert!(self.sharing == Sharing::Exclusive, "only an exclusive test may break the cluster");
     }
 }
 
@@ -253,32 +218,20 @@ impl Ground {
             let _ = kill_process(pid, Signal::TERM);
         }
         let script = self.script.canonicalize().expect("the script exists");
-        self.start(
-            "provisioner",
-            &[script.to_string_lossy().into_owned(), "provisioner".to_owned()],
-        );
+        self.start("provisioner", &[script.to_string_lossy().into_owned(), "provisioner".to_owned()]);
     }
 
     /// As the cluster script does: in a session of its own, so that it outlives this test run, pid and log kept.
     fn start(&self, part: &str, words: &[String]) {
         let script = format!("setsid nohup \"$@\" >>log/{part}.log 2>&1 </dev/null & echo $! >{part}.pid");
         let mut shell = Command::new("bash");
-        shell
-            .args(["-c", &script, "bash"])
-            .args(words)
-            .current_dir(&self.state)
-            .stdin(Stdio::null());
-        assert!(
-            shell.status().expect("bash is there").success(),
-            "{part} could not be started"
-        );
+        shell.args(["-c", &script, "bash"]).args(words).current_dir(&self.state).stdin(Stdio::null());
+        assert!(shell.status().expect("bash is there").success(), "{part} could not be started");
     }
 }
 
 fn command_line(pid: i32) -> Vec<String> {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let words = line
-        .split(|byte| *byte == 0)
-        .map(|word| String::from_utf8_lossy(word).into_owned());
+    let words = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
     words.filter(|word| !word.is_empty()).collect()
 }

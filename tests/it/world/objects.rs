@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 impl World {
     /// Must exist.
     pub async fn get(&self, kind: &str, name: &str) -> Value {
-        self.find(kind, name)
-            .await
-            .unwrap_or_else(|| panic!("{kind} {name} does not exist"))
+        self.find(kind, name).await.unwrap_or_else(|| panic!("{kind} {name} does not exist"))
     }
 
     pub async fn find(&self, kind: &str, name: &str) -> Option<Value> {
@@ -49,17 +47,12 @@ impl World {
 
     /// Created; merge-patched if it exists. The namespace defaults to the test's.
     pub async fn apply(&self, object: Value) -> Value {
-        self.try_apply(object.clone())
-            .await
-            .unwrap_or_else(|refusal| panic!("apply {object:#}: {refusal:?}"))
+        self.try_apply(object.clone()).await.unwrap_or_else(|refusal| panic!("apply {object:#}: {refusal:?}"))
     }
 
     pub async fn try_apply(&self, mut object: Value) -> Result<Value, Refusal> {
         let kind = kind_of(&object);
-        let name = object["metadata"]["name"]
-            .as_str()
-            .expect("an object has a name")
-            .to_owned();
+        let name = object["metadata"]["name"].as_str().expect("an object has a name").to_owned();
         let resource = resource(&kind);
         let mut full_name = name.clone();
         if resource.namespaced {
@@ -78,9 +71,7 @@ impl World {
 
     /// A JSON merge patch.
     pub async fn patch(&self, kind: &str, name: &str, merge: Value) -> Value {
-        self.try_patch(kind, name, merge)
-            .await
-            .unwrap_or_else(|refusal| panic!("patch {kind} {name}: {refusal:?}"))
+        self.try_patch(kind, name, merge).await.unwrap_or_else(|refusal| panic!("patch {kind} {name}: {refusal:?}"))
     }
 
     pub async fn try_patch(&self, kind: &str, name: &str, merge: Value) -> Result<Value, Refusal> {
@@ -89,8 +80,7 @@ impl World {
 
     /// Asks for the deletion of an object that must exist; `gone` waits for it.
     pub async fn delete(&self, kind: &str, name: &str) {
-        self.delete_with(kind, name, json!({"propagationPolicy": "Background"}))
-            .await;
+        self.delete_with(kind, name, json!({"propagationPolicy": "Background"})).await;
     }
 
     pub async fn delete_with(&self, kind: &str, name: &str, options: Value) {
@@ -100,10 +90,7 @@ impl World {
 
     pub async fn scale(&self, kind: &str, name: &str, replicas: u32) {
         let path = format!("{}/scale", self.path(kind, name));
-        let answer = self
-            .ground
-            .send("PATCH", &path, json!({"spec": {"replicas": replicas}}))
-            .await;
+        let answer = self.ground.send("PATCH", &path, json!({"spec": {"replicas": replicas}})).await;
         answer.unwrap_or_else(|refusal| panic!("scale {kind} {name}: {refusal:?}"));
     }
 
@@ -114,17 +101,13 @@ impl World {
 
     /// Log of a container; none if the container or its earlier self never was.
     pub async fn log(&self, pod: &str, container: &str, previous: bool) -> Option<String> {
-        let path = format!(
-            "{}/log?container={container}&previous={previous}",
-            self.path("Pod", pod)
-        );
+        let path = format!("{}/log?container={container}&previous={previous}", self.path("Pod", pod));
         self.ground.send_text("GET", &path, Value::Null).await.ok()
     }
 
     pub async fn gone(&self, kind: &str, name: &str) {
         let absent = async || self.find(kind, name).await.is_none().then_some(());
-        self.until(&format!("{kind} {name} to be gone"), Duration::from_secs(90), absent)
-            .await;
+        self.until(&format!("{kind} {name} to be gone"), Duration::from_secs(90), absent).await;
     }
 
     /// Waits until a workload has all its replicas Ready (and no others), a pod is Ready, a claim Bound, a job complete.
@@ -179,10 +162,7 @@ fn is_ready(kind: &str, object: &Value) -> bool {
     let wanted = object["spec"]["replicas"].as_i64().unwrap_or(1);
     match kind {
         "Deployment" => {
-            observed
-                && ["replicas", "readyReplicas", "updatedReplicas"]
-                    .iter()
-                    .all(|field| count(field) == wanted)
+            observed && ["replicas", "readyReplicas", "updatedReplicas"].iter().all(|field| count(field) == wanted)
         }
         "StatefulSet" | "ReplicaSet" | "ReplicationController" => {
             observed && ["replicas", "readyReplicas"].iter().all(|field| count(field) == wanted)
@@ -197,11 +177,7 @@ fn is_ready(kind: &str, object: &Value) -> bool {
 
 /// The items of a list, each with the kind that lists leave out.
 pub fn items(list: &mut Value) -> Vec<Value> {
-    let kind = list["kind"]
-        .as_str()
-        .unwrap_or_default()
-        .trim_end_matches("List")
-        .to_owned();
+    let kind = list["kind"].as_str().unwrap_or_default().trim_end_matches("List").to_owned();
     let version = list["apiVersion"].clone();
     let Value::Array(mut items) = list["items"].take() else {
         return Vec::new();
@@ -217,14 +193,6 @@ pub fn items(list: &mut Value) -> Vec<Value> {
 fn kind_of(object: &Value) -> String {
     let kind = object["kind"].as_str().expect("an object has a kind");
     let version = object["apiVersion"].as_str().expect("an object has an apiVersion");
-    let builtin = !version.contains('.')
-        || version
-            .split('/')
-            .next()
-            .is_some_and(|group| group.ends_with(".k8s.io"));
-    if builtin {
-        kind.to_owned()
-    } else {
-        format!("{version}/{kind}")
-    }
+    let builtin = !version.contains('.') || version.split('/').next().is_some_and(|group| group.ends_with(".k8s.io"));
+    if builtin { kind.to_owned() } else { format!("{version}/{kind}") }
 }

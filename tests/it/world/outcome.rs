@@ -72,17 +72,8 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Outcome {
-            code,
-            signal,
-            stdout,
-            stderr,
-            command,
-        } = self;
-        write!(
-            f,
-            "{command}\nexit code {code:?}, signal {signal:?}\n--- stdout\n{stdout}\n--- stderr\n{stderr}\n---"
-        )
+        let Outcome { code, signal, stdout, stderr, command } = self;
+        write!(f, "{command}\nexit code {code:?}, signal {signal:?}\n--- stdout\n{stdout}\n--- stderr\n{stderr}\n---")
     }
 }
 

@@ -70,19 +70,12 @@ impl World {
     pub fn run_id(&self) -> String {
         let runs = journals(&self.state_dir());
         let newest = newest(&runs).unwrap_or_else(|| panic!("there is no run in {}", self.state_dir().display()));
-        newest
-            .parent()
-            .and_then(Path::file_name)
-            .expect("a journal is in a run")
-            .to_string_lossy()
-            .into_owned()
+        newest.parent().and_then(Path::file_name).expect("a journal is in a run").to_string_lossy().into_owned()
     }
 
     /// All events of the newest run.
     pub fn events(&self) -> Vec<Value> {
-        newest(&journals(&self.state_dir()))
-            .map(|journal| journal::events(&journal))
-            .unwrap_or_default()
+        newest(&journals(&self.state_dir())).map(|journal| journal::events(&journal)).unwrap_or_default()
     }
 
     pub(super) fn kill_all(&self) {
@@ -120,30 +113,17 @@ impl Pvmigrate<'_> {
 
     pub fn start(self) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pvmigrate"));
-        command
-            .arg("--kubeconfig")
-            .arg(&self.kubeconfig)
-            .arg("--state-dir")
-            .arg(&self.state_dir)
-            .args(&self.args);
+        command.arg("--kubeconfig").arg(&self.kubeconfig).arg("--state-dir").arg(&self.state_dir).args(&self.args);
         for (key, _) in std::env::vars_os() {
             let name = key.to_string_lossy();
             if name.starts_with("PVMIGRATE_") || name == "KUBECONFIG" || name == "HOME" || name.starts_with("XDG_") {
                 command.env_remove(&key);
             }
         }
-        command
-            .env("NO_COLOR", "1")
-            .envs(&self.env)
-            .current_dir(self.world.dir());
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let before = journals(&self.state_dir)
-            .into_iter()
-            .map(|journal| (journal.clone(), journal::length(&journal)))
-            .collect();
+        command.env("NO_COLOR", "1").envs(&self.env).current_dir(self.world.dir());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let before =
+            journals(&self.state_dir).into_iter().map(|journal| (journal.clone(), journal::length(&journal))).collect();
         let mut child = command.spawn().expect("pvmigrate can be started");
         let talk = Arc::new(Talk {
             command: format!("pvmigrate {}", self.args.join(" ")),
@@ -159,15 +139,7 @@ impl Pvmigrate<'_> {
             std::thread::spawn(move || keep(out, &for_out.stdout)),
             std::thread::spawn(move || keep(err, &for_err.stderr)),
         ];
-        Running {
-            child,
-            talk,
-            readers,
-            state_dir: self.state_dir,
-            before,
-            tail: Tail::default(),
-            limit: self.limit,
-        }
+        Running { child, talk, readers, state_dir: self.state_dir, before, tail: Tail::default(), limit: self.limit }
     }
 }
 
@@ -196,31 +168,18 @@ impl Running {
             seen = events.len();
             let so_far = || format!("{}\n{events:#?}", self.outcome_so_far());
             assert!(!ended, "the process ended before the event came: {}", so_far());
-            assert!(
-                started.elapsed() < EVENT_LIMIT,
-                "the event did not come in {EVENT_LIMIT:?}: {}",
-                so_far()
-            );
+            assert!(started.elapsed() < EVENT_LIMIT, "the event did not come in {EVENT_LIMIT:?}: {}", so_far());
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
 
     /// Kills with SIGKILL; it must have been at work until then.
     pub fn kill9(mut self) {
-        assert!(
-            !self.has_ended(),
-            "the process had ended before it was to be killed: {}",
-            self.outcome_so_far()
-        );
+        assert!(!self.has_ended(), "the process had ended before it was to be killed: {}", self.outcome_so_far());
         self.signal(Signal::KILL);
         let status = self.child.wait().expect("a child can be waited for");
         *self.talk.ended.lock().unwrap() = Some(status);
-        assert_eq!(
-            status.signal(),
-            Some(9),
-            "the kill did not land: {}",
-            self.outcome_so_far()
-        );
+        assert_eq!(status.signal(), Some(9), "the kill did not land: {}", self.outcome_so_far());
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -230,9 +189,7 @@ impl Running {
 
     /// All events of this run, those from before a resume included.
     pub fn events(&self) -> Vec<Value> {
-        self.journal()
-            .map(|journal| journal::events(&journal))
-            .unwrap_or_default()
+        self.journal().map(|journal| journal::events(&journal)).unwrap_or_default()
     }
 
     /// The journal's directory is the run's.
@@ -258,11 +215,7 @@ impl Running {
         while !self.has_ended() {
             if started.elapsed() > self.limit {
                 self.signal(Signal::KILL);
-                panic!(
-                    "the process took longer than {:?}: {}",
-                    self.limit,
-                    self.outcome_so_far()
-                );
+                panic!("the process took longer than {:?}: {}", self.limit, self.outcome_so_far());
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -279,11 +232,8 @@ impl Running {
     /// The journal that this process writes: a new one, or the one that grows.
     fn journal(&self) -> Option<PathBuf> {
         let all = journals(&self.state_dir);
-        let new: BTreeSet<PathBuf> = all
-            .iter()
-            .filter(|journal| !self.before.contains_key(*journal))
-            .cloned()
-            .collect();
+        let new: BTreeSet<PathBuf> =
+            all.iter().filter(|journal| !self.before.contains_key(*journal)).cloned().collect();
         if new.is_empty() { newest(&all) } else { newest(&new) }
     }
 
@@ -296,11 +246,7 @@ impl Running {
             if self.before.contains_key(&journal) && journal::length(&journal) == offset {
                 return;
             }
-            self.tail = Tail {
-                journal,
-                offset,
-                events: Vec::new(),
-            };
+            self.tail = Tail { journal, offset, events: Vec::new() };
         }
         self.tail.read_on();
     }

@@ -27,9 +27,7 @@ impl World {
             let account = self.get("ServiceAccount", &name).await;
             account["secrets"][0]["name"].as_str().map(str::to_owned)
         };
-        let secret = self
-            .until("the account's secret", Duration::from_secs(30), secret)
-            .await;
+        let secret = self.until("the account's secret", Duration::from_secs(30), secret).await;
         let secret = self.get("Secret", &secret).await;
         let token = unbase64(secret["data"]["token"].as_str().expect("the secret has a token"));
         let admin = std::fs::read_to_string(&self.ground.kubeconfig).expect("the kubeconfig can be read");
@@ -44,11 +42,7 @@ impl World {
 
     /// More rules for the user of a kubeconfig that `limited_user` made.
     pub async fn grant(&self, kubeconfig: &Path, rules: Value) {
-        let name = kubeconfig
-            .file_stem()
-            .expect("it is a file")
-            .to_string_lossy()
-            .into_owned();
+        let name = kubeconfig.file_stem().expect("it is a file").to_string_lossy().into_owned();
         let role = self.get("ClusterRole", &name).await;
         let mut all = role["rules"].as_array().cloned().unwrap_or_default();
         all.extend(rules.as_array().expect("rules are a list").iter().cloned());
@@ -59,12 +53,7 @@ impl World {
     /// Whether the cluster's kubectl succeeds as the user of a kubeconfig, in the test's namespace.
     pub fn kubectl(&self, kubeconfig: &Path, args: &[&str]) -> bool {
         let mut command = Command::new(&self.ground.script);
-        command
-            .arg("kubectl")
-            .arg("--kubeconfig")
-            .arg(kubeconfig)
-            .args(["-n", &self.ns])
-            .args(args);
+        command.arg("kubectl").arg("--kubeconfig").arg(kubeconfig).args(["-n", &self.ns]).args(args);
         command.output().expect("the cluster script runs").status.success()
     }
 
@@ -89,15 +78,10 @@ impl World {
         });
         let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
         let allowed = async || {
-            let answer = self
-                .ground
-                .send("POST", path, review.clone())
-                .await
-                .expect("access can be reviewed");
+            let answer = self.ground.send("POST", path, review.clone()).await.expect("access can be reviewed");
             (answer["status"]["allowed"] == true).then_some(())
         };
-        self.until("the rules to take effect", Duration::from_secs(10), allowed)
-            .await;
+        self.until("the rules to take effect", Duration::from_secs(10), allowed).await;
     }
 }
 

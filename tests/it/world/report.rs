@@ -13,20 +13,12 @@ impl World {
         for talk in self.processes.lock().unwrap().iter() {
             let outcome = talk.outcome();
             let (stdout, stderr) = (tail(&outcome.stdout, 20), tail(&outcome.stderr, 40));
-            let _ = writeln!(
-                out,
-                "--- {}: code {:?} signal {:?}",
-                talk.command, outcome.code, outcome.signal
-            );
+            let _ = writeln!(out, "--- {}: code {:?} signal {:?}", talk.command, outcome.code, outcome.signal);
             let _ = writeln!(out, "{stdout}\n{stderr}");
         }
         for journal in journals(&self.state_dir()) {
             let text = std::fs::read_to_string(&journal).unwrap_or_default();
-            let lines = tail(&text, 15)
-                .lines()
-                .map(|line| cut(line, 400))
-                .collect::<Vec<_>>()
-                .join("\n");
+            let lines = tail(&text, 15).lines().map(|line| cut(line, 400)).collect::<Vec<_>>().join("\n");
             let _ = writeln!(out, "--- {}\n{lines}", journal.display());
         }
         out.push_str("--- claims and volumes\n");
@@ -53,30 +45,18 @@ impl World {
 
     async fn pod(&self, pod: &Value, out: &mut String) {
         let meta = &pod["metadata"];
-        let leaving = if meta["deletionTimestamp"].is_null() {
-            ""
-        } else {
-            " (being deleted)"
-        };
+        let leaving = if meta["deletionTimestamp"].is_null() { "" } else { " (being deleted)" };
         let (phase, node) = (&pod["status"]["phase"], &pod["spec"]["nodeName"]);
         let _ = writeln!(out, "Pod {} {phase} on {node}{leaving}", name(pod));
         for condition in pod["status"]["conditions"].as_array().into_iter().flatten() {
             if condition["status"] != "True" {
-                let _ = writeln!(
-                    out,
-                    "  {} {} {}",
-                    condition["type"], condition["reason"], condition["message"]
-                );
+                let _ = writeln!(out, "  {} {} {}", condition["type"], condition["reason"], condition["message"]);
             }
         }
         for status in pod["status"]["containerStatuses"].as_array().into_iter().flatten() {
             let container = status["name"].as_str().unwrap_or_default();
             let (state, last) = (&status["state"], &status["lastState"]);
-            let _ = writeln!(
-                out,
-                "  {container} restarts {} {state} before {last}",
-                status["restartCount"]
-            );
+            let _ = writeln!(out, "  {container} restarts {} {state} before {last}", status["restartCount"]);
             let restarted = status["restartCount"].as_u64().unwrap_or(0) > 0;
             for previous in [true, false].into_iter().filter(|previous| !previous || restarted) {
                 let log = self.log(&name(pod), container, previous).await.unwrap_or_default();
@@ -111,11 +91,7 @@ impl World {
 
 fn storage_line(object: &Value) -> String {
     let (meta, spec) = (&object["metadata"], &object["spec"]);
-    let leaving = if meta["deletionTimestamp"].is_null() {
-        ""
-    } else {
-        " (being deleted)"
-    };
+    let leaving = if meta["deletionTimestamp"].is_null() { "" } else { " (being deleted)" };
     let claim = &spec["claimRef"];
     format!(
         "{} {} class {} volume {} claim {}/{} uid {} policy {} finalizers {}{leaving}",
@@ -133,10 +109,7 @@ fn storage_line(object: &Value) -> String {
 
 fn name(object: &Value) -> String {
     let meta = &object["metadata"];
-    let place = meta["namespace"]
-        .as_str()
-        .map(|ns| format!("{ns}/"))
-        .unwrap_or_default();
+    let place = meta["namespace"].as_str().map(|ns| format!("{ns}/")).unwrap_or_default();
     format!("{place}{}", meta["name"].as_str().unwrap_or_default())
 }
 

@@ -28,8 +28,7 @@ impl World {
         self.apply(class).await;
         if is_local {
             for n in 0..4 {
-                self.local_volume(&name, if n % 2 == 0 { "node1" } else { "node2" }, "1Gi")
-                    .await;
+                self.local_volume(&name, if n % 2 == 0 { "node1" } else { "node2" }, "1Gi").await;
             }
         }
         self.classes.lock().unwrap().insert(key, name.clone());
@@ -61,16 +60,13 @@ impl World {
         let resources = json!({"requests": {"storage": size}});
         let spec = json!({"storageClassName": class, "accessModes": modes, "resources": resources});
         let meta = json!({"name": name, "namespace": ns});
-        self.apply(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": spec}))
-            .await
+        self.apply(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": spec})).await
     }
 
     /// The volume that the claim is bound to.
     pub async fn pv_of(&self, claim: &str) -> Value {
         let pvc = self.get("PersistentVolumeClaim", claim).await;
-        let volume = pvc["spec"]["volumeName"]
-            .as_str()
-            .unwrap_or_else(|| panic!("{claim} is not bound: {pvc:#}"));
+        let volume = pvc["spec"]["volumeName"].as_str().unwrap_or_else(|| panic!("{claim} is not bound: {pvc:#}"));
         self.get("PersistentVolume", volume).await
     }
 
@@ -123,24 +119,17 @@ impl World {
                 }
                 pod.is_none().then_some(())
             };
-            self.until("the mounting pod to be gone", Duration::from_secs(60), gone)
-                .await;
+            self.until("the mounting pod to be gone", Duration::from_secs(60), gone).await;
         }
         found
     }
 
     async fn running_user(&self, claim: &str) -> Option<Value> {
         let (ns, claim) = self.split(claim);
-        let mut pods = self
-            .ground
-            .get(&format!("/api/v1/namespaces/{ns}/pods"))
-            .await
-            .expect("pods can be listed");
+        let mut pods = self.ground.get(&format!("/api/v1/namespaces/{ns}/pods")).await.expect("pods can be listed");
         items(&mut pods).into_iter().find(|pod| {
             let volumes = pod["spec"]["volumes"].as_array().cloned().unwrap_or_default();
-            let mounts = volumes
-                .iter()
-                .any(|volume| volume["persistentVolumeClaim"]["claimName"] == claim);
+            let mounts = volumes.iter().any(|volume| volume["persistentVolumeClaim"]["claimName"] == claim);
             mounts && pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null()
         })
     }
@@ -182,8 +171,7 @@ impl World {
     /// Waits until a disk is attached nowhere.
     pub async fn detached(&self, pv: &Value) {
         let free = async || self.attached_to(pv).is_none().then_some(());
-        self.until("the disk to be detached", Duration::from_secs(60), free)
-            .await;
+        self.until("the disk to be detached", Duration::from_secs(60), free).await;
     }
 
     /// Where a node has mounted a volume for a pod, seen through the node's own mount namespace.
@@ -191,30 +179,16 @@ impl World {
         let node = pod["spec"]["nodeName"].as_str().expect("a running pod has a node");
         let uid = pod["metadata"]["uid"].as_str().expect("a pod has a uid");
         let root = PathBuf::from(format!("/proc/{}/root", self.ground.pid(&format!("containerd-{node}"))));
-        let state = self
-            .ground
-            .state
-            .strip_prefix("/")
-            .expect("the state is an absolute path");
-        let volumes = root
-            .join(state)
-            .join(node)
-            .join("kubelet/pods")
-            .join(uid)
-            .join("volumes");
+        let state = self.ground.state.strip_prefix("/").expect("the state is an absolute path");
+        let volumes = root.join(state).join(node).join("kubelet/pods").join(uid).join("volumes");
         let plugins = std::fs::read_dir(&volumes).unwrap_or_else(|error| panic!("{}: {error}", volumes.display()));
         let mut places = plugins.map(|plugin| plugin.expect("it can be listed").path().join(volume));
-        places
-            .find(|place| place.is_dir())
-            .unwrap_or_else(|| panic!("{volume} is not below {}", volumes.display()))
+        places.find(|place| place.is_dir()).unwrap_or_else(|| panic!("{volume} is not below {}", volumes.display()))
     }
 }
 
 /// The directory on this machine behind a volume.
 pub fn dir_of(pv: &Value) -> Option<PathBuf> {
     let spec = &pv["spec"];
-    spec["hostPath"]["path"]
-        .as_str()
-        .or(spec["local"]["path"].as_str())
-        .map(PathBuf::from)
+    spec["hostPath"]["path"].as_str().or(spec["local"]["path"].as_str()).map(PathBuf::from)
 }

@@ -90,9 +90,7 @@ impl World {
         let mounts: Vec<&str> = mounts.iter().map(|(mount, _)| *mount).collect();
         let mut object = self.workload("Deployment", name, replicas, &mounts, writer, &opts);
         object["spec"]["strategy"] = json!({"type": "Recreate"});
-        let all = object["spec"]["template"]["spec"]["volumes"]
-            .as_array_mut()
-            .expect("the template has volumes");
+        let all = object["spec"]["template"]["spec"]["volumes"].as_array_mut().expect("the template has volumes");
         all.extend(volumes);
         self.finish(object, &opts).await
     }
@@ -124,8 +122,7 @@ impl World {
                 |pod: &Value| pod["metadata"]["labels"][EXERCISE] == *short && pod["metadata"]["namespace"] == *ns;
             (!pods.iter().any(is_its)).then_some(())
         };
-        self.until(&format!("the pods of {name} to be gone"), Duration::from_secs(60), none)
-            .await;
+        self.until(&format!("the pods of {name} to be gone"), Duration::from_secs(60), none).await;
     }
 
     /// Where the exercise containers of a workload acknowledge.
@@ -189,9 +186,7 @@ impl World {
         let mut image = self.image();
         if opts.read_only {
             image = super::image::TOOLS.to_owned();
-            command = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait"]
-                .map(str::to_owned)
-                .to_vec();
+            command = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait"].map(str::to_owned).to_vec();
         }
         let pod_name = json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
         json!({
