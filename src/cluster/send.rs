@@ -276,6 +276,13 @@ impl Door {
             (Verb::Patch, None) => Settled::Foreign(vanished(write)),
             (Verb::Patch, Some(object)) if !guard::is_same(write, &object) => Settled::Foreign(replaced(write)),
             (Verb::Patch, Some(object)) if ours(&object) => Settled::Applied(object),
+            // It would carry our run: another run that did the same is not us, and its hand is on the object.
+            (Verb::Patch, Some(object))
+                if is_marking(write)
+                    && text(&object, "/metadata/annotations/pvmigrate.io~1run") != self.journal.run().as_str() =>
+            {
+                Settled::NotApplied
+            }
             (Verb::Patch, Some(object)) => {
                 let mut after = object.clone();
                 json_patch::merge(&mut after, &write.body);

@@ -115,7 +115,14 @@ async fn remove(door: &Door, id: &StepId, plan: &PodPlan, pod_uid: &str, wait: b
         precondition: Precondition::Uid(pod_uid.to_owned()),
         ..create(plan)
     };
-    door.perform(id, "delete", write).await?;
+    if let Err(problem) = door.perform(id, "delete", write).await {
+        let now = door.cluster.find(&known("Pod"), &plan.namespace, &plan.name).await;
+        // Somebody else's pod has the name by now: ours is gone, and theirs is left alone.
+        let is_gone = matches!(&now, Ok(now) if now.as_ref().is_none_or(|pod| uid(pod) != pod_uid));
+        if problem.kind != Kind::Conflict || !is_gone {
+            return Err(problem);
+        }
+    }
     if !wait {
         return Ok(());
     }

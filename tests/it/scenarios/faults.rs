@@ -2,6 +2,7 @@
 
 use super::shop::{asks_for_copy, copy_pod, count, freeze_at, id, is, open, part, shop, thaw};
 use crate::world::{World, cluster_test, opts};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
@@ -13,12 +14,12 @@ cluster_test!(a_deleted_copy_pod_is_made_again, async |w: &World| {
     w.in_volume("data", bulk).await;
     let mut run = shop.start(&[]);
     let (pod, step) = copy_pod(&mut run, "hot").await;
-    let claims = w.get("Pod", &pod).await["spec"]["volumes"].clone();
-    let target = claims[1]["persistentVolumeClaim"]["claimName"].as_str().expect("the second is the target").to_owned();
-    let target = w.volume_dir(&w.pv_of(&target).await).expect("it is a directory");
-    let begun = async || target.join("bulk").exists().then_some(());
-    w.until("the copy to be in the midst of it", LONG, begun).await;
-    assert_eq!(count(&run.events(), |event| is(event, "done", &step)), 0, "the copy was over already");
+    let copying = async || Some(processes_of(&pod)).filter(|all| !all.is_empty());
+    for process in w.until("the copy to be at work", LONG, copying).await {
+        // So that it is not over before it is deleted; its node kills it when its grace is over.
+        let _ = kill_process(process, Signal::STOP);
+    }
+    assert_eq!(count(&run.events(), |event| is(event, "beat", &step)), 0, "the copy was over already");
     w.delete("Pod", &pod).await;
     run.wait().await.succeeds().done();
     let journal = w.events();
@@ -28,7 +29,21 @@ cluster_test!(a_deleted_copy_pod_is_made_again, async |w: &World| {
     assert_eq!(w.digest("data").await.under("bulk").files.len(), 15_001);
 });
 
-/// Enough that a copy lasts for seconds.
+/// The processes of a pod's containers, which run on this machine.
+fn processes_of(pod: &str) -> Vec<Pid> {
+    let all = std::fs::read_dir("/proc").expect("there is a /proc").flatten();
+    let all = all.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok());
+    let hostname = format!("HOSTNAME={pod}");
+    let is_its = |pid: &i32| {
+        let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let is_agent = command.starts_with(b"pvmigrate\0") || command.starts_with(b"rsync\0");
+        is_agent && environ.split(|byte| *byte == 0).any(|word| word == hostname.as_bytes())
+    };
+    all.filter(is_its).filter_map(Pid::from_raw).collect()
+}
+
+/// Enough that a copy is not over at once.
 fn bulk(volume: &Path) {
     let dir = volume.join("bulk");
     std::fs::create_dir(&dir).expect("a directory can be made");
@@ -120,7 +135,7 @@ cluster_test!(a_workload_scaled_up_during_the_final_pass_is_stopped_again, async
     let shop = shop(w, "slow", "fast").await;
     let mut run = shop.start(&[]);
     copy_pod(&mut run, "final").await;
-    run.signal(rustix::process::Signal::STOP);
+    run.signal(Signal::STOP);
     w.scale("Deployment", "web", 1).await;
     w.ready("Deployment", "web").await;
     w.still_intact().await;
@@ -193,6 +208,10 @@ cluster_test!(a_target_that_is_full_in_the_final_pass_gives_the_source_back, asy
     assert!(count(&events, |event| asks_for_copy(event, "final")) >= 1);
     assert_eq!(count(&events, |event| id(event).ends_with(".delete-original")), 0);
     shop.is_on_the_source().await;
+    // Nothing stands in the way of another run with more room.
+    assert_eq!(w.leftovers().await, Vec::<String>::new());
+    w.pvmigrate(&shop.args(&["--dest-size", "160Mi"])).await.succeeds().done();
+    shop.has_moved().await;
 });
 
 cluster_test!(every_other_pod_on_the_claim_is_found_before_the_first_change, async |w: &World| {
