@@ -2,6 +2,7 @@
 //! `PVMIGRATE_TEST_CLUSTER=…/cluster cargo test -- --ignored real --test-threads 6` runs the rest.
 #![allow(
     clippy::unwrap_used,
+    clippy::disallowed_methods,
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "tests say what they see, and panic"
