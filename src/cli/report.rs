@@ -51,7 +51,20 @@ fn excerpt(problem: &Problem, place: &Place, text: &str) -> Option<String> {
         .finish();
     let mut out = Vec::new();
     report.write((place.script.clone(), Source::from(text)), &mut out).ok()?;
-    String::from_utf8(out).ok()
+    let text = String::from_utf8(out).ok()?;
+    // The kind of a report is coloured whatever the configuration says.
+    Some(if colour { text } else { without_colour(&text) })
+}
+
+/// Drops escape sequences that set colours.
+fn without_colour(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        plain.push_str(before);
+        rest = after.split_once('m').map_or("", |(_, rest)| rest);
+    }
+    plain + rest
 }
 
 /// The byte at which a line and column, both counted from 1, begin.
@@ -84,6 +97,12 @@ mod tests {
                 "{line}:{column}"
             );
         }
+    }
+
+    #[test]
+    fn colour_can_be_left_out() {
+        assert_eq!(without_colour("\u{1b}[31merror:\u{1b}[0m no"), "error: no");
+        assert_eq!(without_colour("plain"), "plain");
     }
 
     #[test]

@@ -150,6 +150,8 @@ cluster_test!(pvc_stuck_terminating, async |w: &World| {
     assert!(claim["metadata"]["deletionTimestamp"].is_null());
     shop.is_on_the_source().await;
     w.patch("pvc", "data", json!({"metadata": {"finalizers": ["kubernetes.io/pvc-protection"]}})).await;
+    w.pvmigrate(&shop.args(&[])).await.succeeds().done();
+    shop.has_moved().await;
 });
 
 // A10. Clocks of servers are shown, never compared: what the server dates is not read at all.

@@ -5,4 +5,6 @@ mod crashes;
 mod faults;
 mod guards;
 mod moves;
+mod originals;
+mod refusals;
 mod shop;
