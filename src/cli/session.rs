@@ -147,7 +147,7 @@ pub fn execute_in(start: Start, branch: &str) -> Result<Ended, Problem> {
     let counts = cluster.requests();
     tracing::debug!(
         "requests: {} reads, {} more for the guards, {} writes, {} watches",
-        load(&counts.reads).saturating_sub(load(&counts.guards)),
+        load(&counts.reads),
         load(&counts.guards),
         load(&counts.writes),
         load(&counts.watches)

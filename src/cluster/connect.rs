@@ -53,6 +53,23 @@ pub struct Requests {
     pub guards: AtomicU64,
 }
 
+tokio::task_local! {
+    /// Set while a guard reads.
+    static GUARDING: ();
+}
+
+impl Requests {
+    /// Counts the reads of `work` as the guards': they serve nothing but safety.
+    pub async fn guarding<T>(&self, work: impl Future<Output = T>) -> T {
+        GUARDING.scope((), work).await
+    }
+
+    fn count_read(&self) {
+        let counter = if GUARDING.try_with(|()| ()).is_ok() { &self.guards } else { &self.reads };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Connects to the cluster that kubectl would use with the same options.
 ///
 /// # Errors
@@ -178,7 +195,7 @@ impl Cluster {
         let deadline = Clock.deadline(READ_PATIENCE);
         let mut pause = Duration::from_millis(100);
         loop {
-            self.inner.requests.reads.fetch_add(1, Ordering::Relaxed);
+            self.inner.requests.count_read();
             match self.once("GET", path, query, Vec::new(), None).await {
                 Err(e) if e.is_passing() && deadline.left() > pause => {
                     tracing::debug!("reading {path} again after {e}");
@@ -199,6 +216,7 @@ impl Cluster {
         body: Vec<u8>,
         content_type: Option<&str>,
     ) -> Result<Json, Error> {
+        tracing::trace!("{method} {}", url(path, query));
         let mut request = Request::builder().method(method).uri(url(path, query));
         if let Some(content_type) = content_type {
             request = request.header(http::header::CONTENT_TYPE, content_type);
@@ -277,7 +295,7 @@ impl Cluster {
         let request = Request::get(url(&path, &[("tailLines", &lines)])).body(Vec::new()).map_err(|e| {
             Error::Unknown { what: "the path of the log is not valid".into(), source: Some(Box::new(e)) }
         })?;
-        self.inner.requests.reads.fetch_add(1, Ordering::Relaxed);
+        self.inner.requests.count_read();
         match tokio::time::timeout(Duration::from_secs(REQUEST_S), self.client().request_text(request)).await {
             Err(_) => Err(Error::unknown("no answer for the log")),
             Ok(answer) => Ok(answer?),
@@ -306,7 +324,7 @@ impl Cluster {
         // An access review changes nothing: it may be asked again like a read.
         let mut last = Error::unknown("not asked");
         for _ in 0..3 {
-            self.inner.requests.reads.fetch_add(1, Ordering::Relaxed);
+            self.inner.requests.count_read();
             let body = review.to_string().into_bytes();
             match self
                 .once(
@@ -328,7 +346,7 @@ impl Cluster {
 
     /// Sends a create with `dryRun=All`: the server does everything but keep it.
     pub async fn dry_create(&self, resource: &Resource, namespace: &str, body: &Json) -> Result<(), Error> {
-        self.inner.requests.reads.fetch_add(1, Ordering::Relaxed);
+        self.inner.requests.count_read();
         let query = [("dryRun", "All"), ("fieldManager", "pvmigrate")];
         let bytes = body.to_string().into_bytes();
         self.once("POST", &resource.path(namespace, ""), &query, bytes, Some("application/json")).await.map(|_| ())

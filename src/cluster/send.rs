@@ -61,6 +61,21 @@ impl Door {
     /// # Errors
     /// What a guard, a precondition or the server refused; `Unreachable` if it stays unknown what happened.
     pub async fn perform(&self, id: &StepId, op: &str, plan: Write) -> Result<Json, Problem> {
+        self.perform_on(id, op, plan, None).await
+    }
+
+    /// The same with the object as it was just read to plan the write. The guards decide on it, and the request carries
+    /// its version: if it is not the present one the server says so, and everything is read again.
+    ///
+    /// # Errors
+    /// As [`Door::perform`].
+    pub async fn perform_on(
+        &self,
+        id: &StepId,
+        op: &str,
+        plan: Write,
+        mut seen: Option<Json>,
+    ) -> Result<Json, Problem> {
         let mut write = plan;
         if let Some(step) = self.journal.recorded(id) {
             match (step.phase, step.write) {
@@ -79,7 +94,7 @@ impl Door {
                 return Err(wait::interrupted());
             }
             let permit = self.journal.permit(id, op, &write)?;
-            match self.send(permit, &write).await {
+            match self.send(permit, &write, seen.take()).await {
                 Sent::Ok(object) => return self.conclude(id, op, &object),
                 Sent::Rejected(problem, again) => {
                     // A conflict may be our own earlier sending that arrived late.
@@ -120,7 +135,7 @@ impl Door {
     }
 
     /// Sends one write once. Consumes the permit.
-    async fn send(&self, permit: Permit, write: &Write) -> Sent {
+    async fn send(&self, permit: Permit, write: &Write, seen: Option<Json>) -> Sent {
         if !permit.covers(write) {
             return Sent::Rejected(
                 Problem::bug(format!("the permit of {} is for another write", permit.step())),
@@ -132,7 +147,7 @@ impl Door {
             Err(problem) => return Sent::Rejected(problem, Again::No),
         };
         let doing = write.to_string();
-        let fresh = match self.gather(write).await {
+        let fresh = match self.gather(write, seen).await {
             Ok(fresh) => fresh,
             Err(problem) => return Sent::Rejected(problem, Again::No),
         };
@@ -172,15 +187,11 @@ impl Door {
     }
 
     /// Reads whatever the guards need for this write.
-    async fn gather(&self, write: &Write) -> Result<Fresh, Problem> {
-        let before = self.cluster.requests().reads.load(Ordering::Relaxed);
-        let fresh = self.gather_all(write).await;
-        let after = self.cluster.requests().reads.load(Ordering::Relaxed);
-        self.cluster.requests().guards.fetch_add(after.saturating_sub(before), Ordering::Relaxed);
-        fresh
+    async fn gather(&self, write: &Write, seen: Option<Json>) -> Result<Fresh, Problem> {
+        self.cluster.requests().guarding(self.gather_all(write, seen)).await
     }
 
-    async fn gather_all(&self, write: &Write) -> Result<Fresh, Problem> {
+    async fn gather_all(&self, write: &Write, seen: Option<Json>) -> Result<Fresh, Problem> {
         let cluster = &self.cluster;
         let look = |e: Error| e.problem(&format!("look at {} before writing", write.object()), Some(&write.object()));
         let mut fresh = Fresh::default();
@@ -188,7 +199,10 @@ impl Door {
         let (volumes, claims) = (known("PersistentVolume"), known("PersistentVolumeClaim"));
         let resource = cluster.resource(&kind_text(write)).await?;
         if write.verb != Verb::Create {
-            fresh.target = cluster.find(&resource, &write.namespace, &write.name).await.map_err(look)?;
+            fresh.target = match seen {
+                Some(seen) => Some(seen),
+                None => cluster.find(&resource, &write.namespace, &write.name).await.map_err(look)?,
+            };
         }
         let needs = guard::needs(write, fresh.target.as_ref(), &books);
         if let Some(target) = &fresh.target {

@@ -1,6 +1,6 @@
 //! The only loops that wait. Each has a condition, a deadline and a way to be cancelled; none trusts a watch alone.
 
-use super::{Cluster, Error, Resource};
+use super::{Cluster, Error, Resource, text, uid};
 use crate::words::{Json, Kind, Problem, clock::Deadline};
 use futures::{StreamExt, TryStreamExt};
 use http::Request;
@@ -48,10 +48,31 @@ pub struct One<'a> {
     pub resource: Resource,
     pub namespace: &'a str,
     pub name: &'a str,
+    /// The object as an answer just showed it: the watch begins there. Absent: it is read first.
+    pub seen: Option<&'a Json>,
+}
+
+/// One stretch of a wait: what is watched, and what was missing when it was last looked at.
+struct Round<'a> {
+    resource: &'a Resource,
+    namespace: &'a str,
+    query: &'a [(&'a str, &'a str)],
+    deadline: Deadline,
+    cancel: &'a CancellationToken,
+    what: &'a str,
+    missing: String,
+}
+
+impl Round<'_> {
+    fn given_up(&self) -> Problem {
+        let seconds = self.deadline.timeout.as_secs();
+        Problem::new(Kind::Timeout, format!("gave up waiting until {} after {seconds} s: {}", self.what, self.missing))
+            .retryable()
+    }
 }
 
 impl Cluster {
-    /// Waits until `condition` is done with one object, which it sees anew after every change.
+    /// Waits until `condition` is done with one object: as it is read, then as every event of a watch shows it.
     ///
     /// # Errors
     /// `Timeout` with what was missing, `Interrupted`, what the condition calls hopeless, or a read that failed for good.
@@ -64,33 +85,40 @@ impl Cluster {
         mut condition: impl FnMut(Option<&Json>) -> Seen<T>,
     ) -> Result<T, Problem> {
         let selector = format!("metadata.name={}", one.name);
+        let query = [("fieldSelector", selector.as_str())];
+        let (resource, namespace) = (&one.resource, one.namespace);
+        let mut seen = one.seen.cloned();
         loop {
-            let object = self
-                .find(&one.resource, one.namespace, one.name)
-                .await
-                .map_err(|e| e.problem(&format!("wait until {what}"), None))?;
+            let object = match seen.take() {
+                Some(seen) => Some(seen),
+                None => self
+                    .find(resource, namespace, one.name)
+                    .await
+                    .map_err(|e| e.problem(&format!("wait until {what}"), None))?,
+            };
             let missing = match condition(object.as_ref()) {
                 Seen::Done(value) => return Ok(value),
                 Seen::Hopeless(problem) => return Err(problem),
                 Seen::NotYet(missing) => missing,
             };
-            let version = object.as_ref().and_then(|o| o["metadata"]["resourceVersion"].as_str()).unwrap_or_default();
-            let query = [("fieldSelector", selector.as_str())];
-            self.until_something_happens(
-                &one.resource,
-                one.namespace,
-                &query,
-                version,
-                deadline,
-                cancel,
-                what,
-                &missing,
-            )
-            .await?;
+            // Of what is not there no version is known, and a watch without one may begin with the past.
+            let version = object.as_ref().map(|object| text(object, "/metadata/resourceVersion").to_owned());
+            let round = Round { resource, namespace, query: &query, deadline, cancel, what, missing };
+            let seen = |event| match event {
+                _ if version.is_none() => None,
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => Some(condition(Some(&object))),
+                WatchEvent::Deleted(_) => Some(condition(None)),
+                WatchEvent::Bookmark(_) | WatchEvent::Error(_) => None,
+            };
+            match self.follow(round, version.as_deref().unwrap_or_default(), seen).await? {
+                Some(value) => return Ok(value),
+                None => continue,
+            }
         }
     }
 
-    /// Waits until `condition` is done with all objects that match `query`.
+    /// Waits until `condition` is done with all objects that match `query`: as they are listed, then as every event of
+    /// a watch changes the list.
     ///
     /// # Errors
     /// As [`Cluster::wait_for`].
@@ -106,7 +134,7 @@ impl Cluster {
         mut condition: impl FnMut(&[Json]) -> Seen<T>,
     ) -> Result<T, Problem> {
         loop {
-            let (objects, version) = self
+            let (mut objects, version) = self
                 .list(resource, namespace, query)
                 .await
                 .map_err(|e| e.problem(&format!("wait until {what}"), None))?;
@@ -115,63 +143,71 @@ impl Cluster {
                 Seen::Hopeless(problem) => return Err(problem),
                 Seen::NotYet(missing) => missing,
             };
-            self.until_something_happens(resource, namespace, query, &version, deadline, cancel, what, &missing)
-                .await?;
+            let round = Round { resource, namespace, query, deadline, cancel, what, missing };
+            let seen = |event| {
+                let (object, stays) = match event {
+                    WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, true),
+                    WatchEvent::Deleted(object) => (object, false),
+                    WatchEvent::Bookmark(_) | WatchEvent::Error(_) => return None,
+                };
+                objects.retain(|other| uid(other) != uid(&object));
+                if stays {
+                    objects.push(object);
+                }
+                Some(condition(&objects))
+            };
+            if let Some(value) = self.follow(round, &version, seen).await? {
+                return Ok(value);
+            }
         }
     }
 
-    /// Returns when a watch reports anything, ends, fails or stays silent: the caller reads again.
-    #[expect(clippy::too_many_arguments, reason = "private: the two waits above share it")]
-    async fn until_something_happens(
+    /// Follows a watch until `seen` is done with an event. `None`: the watch ended, failed, stayed silent or showed what
+    /// only a fresh read explains, so the caller reads again.
+    async fn follow<T>(
         &self,
-        resource: &Resource,
-        namespace: &str,
-        query: &[(&str, &str)],
+        mut round: Round<'_>,
         version: &str,
-        deadline: Deadline,
-        cancel: &CancellationToken,
-        what: &str,
-        missing: &str,
-    ) -> Result<(), Problem> {
-        let limit = deadline.left().min(IDLE);
-        if limit.is_zero() {
-            return Err(Problem::new(
-                Kind::Timeout,
-                format!("gave up waiting until {what} after {} s: {missing}", deadline.timeout.as_secs()),
-            )
-            .retryable());
-        }
-        let event = async {
-            match self.watch_once(resource, namespace, query, version).await {
-                Ok(()) => {}
+        mut seen: impl FnMut(WatchEvent<Json>) -> Option<Seen<T>>,
+    ) -> Result<Option<T>, Problem> {
+        let mut stream = None;
+        loop {
+            let limit = round.deadline.left().min(IDLE);
+            if limit.is_zero() {
+                return Err(round.given_up());
+            }
+            let next = async {
+                let stream = match &mut stream {
+                    Some(stream) => stream,
+                    None => stream.insert(self.watch(round.resource, round.namespace, round.query, version).await?),
+                };
+                stream.try_next().await
+            };
+            let event = tokio::select! {
+                event = next => event,
+                () = pause(limit) => return Ok(None),
+                () = round.cancel.cancelled() => return Err(interrupted()),
+            };
+            match event {
+                Ok(Some(WatchEvent::Bookmark(_))) => {}
+                Ok(Some(event)) => match seen(event) {
+                    Some(Seen::Done(value)) => return Ok(Some(value)),
+                    Some(Seen::Hopeless(problem)) => return Err(problem),
+                    Some(Seen::NotYet(missing)) => round.missing = missing,
+                    None => return self.breathe(&round).await,
+                },
+                Ok(None) => return self.breathe(&round).await,
                 Err(e) => {
-                    tracing::debug!("watching {}: {e}", resource.plural);
-                    pause(BREATH).await;
+                    tracing::debug!("watching {}: {e}", round.resource.plural);
+                    return self.breathe(&round).await;
                 }
             }
-        };
-        tokio::select! {
-            () = event => Ok(()),
-            () = pause(limit) => Ok(()),
-            () = cancel.cancelled() => Err(interrupted()),
         }
     }
 
-    /// Returns at the first event that is not a bookmark, or when the stream ends.
-    async fn watch_once(
-        &self,
-        resource: &Resource,
-        namespace: &str,
-        query: &[(&str, &str)],
-        version: &str,
-    ) -> Result<(), Error> {
-        let mut stream = self.watch(resource, namespace, query, version).await?;
-        while let Some(event) = stream.try_next().await? {
-            if !matches!(event, WatchEvent::Bookmark(_)) {
-                return Ok(());
-            }
-        }
-        Ok(())
+    /// Before another read: whatever ended a watch may end the next one at once.
+    async fn breathe<T>(&self, round: &Round<'_>) -> Result<Option<T>, Problem> {
+        sleep(BREATH.min(round.deadline.left()), round.cancel).await.map(|()| None)
     }
 
     /// A watch from `version`, with bookmarks. The caller keeps the idle deadline.
@@ -183,6 +219,7 @@ impl Cluster {
         version: &str,
     ) -> Result<std::pin::Pin<Box<dyn futures::Stream<Item = Result<WatchEvent<Json>, Error>> + Send>>, Error> {
         self.requests().watches.fetch_add(1, Ordering::Relaxed);
+        tracing::trace!("WATCH {} {namespace} {query:?}", resource.plural);
         let mut query = query.to_vec();
         query.extend([("watch", "true"), ("allowWatchBookmarks", "true"), ("timeoutSeconds", "290")]);
         if !version.is_empty() {
@@ -196,6 +233,16 @@ impl Cluster {
         let stream = tokio::time::timeout(Duration::from_secs(super::connect::REQUEST_S), opening)
             .await
             .map_err(|_| Error::unknown("no answer to the watch"))??;
-        Ok(Box::pin(stream.map(|event| event.map_err(Error::from))))
+        Ok(Box::pin(stream.map(|event| event.map(slimmed).map_err(Error::from))))
+    }
+}
+
+/// Events carry objects as the server has them.
+fn slimmed(event: WatchEvent<Json>) -> WatchEvent<Json> {
+    match event {
+        WatchEvent::Added(object) => WatchEvent::Added(super::connect::slim(object)),
+        WatchEvent::Modified(object) => WatchEvent::Modified(super::connect::slim(object)),
+        WatchEvent::Deleted(object) => WatchEvent::Deleted(super::connect::slim(object)),
+        other => other,
     }
 }

@@ -11,6 +11,7 @@ use crate::words::{Json, Kind, Problem, Progress, Voice, names};
 use futures::AsyncBufReadExt;
 use futures::StreamExt;
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ const ATTEMPTS: u32 = 4;
 const START: Duration = Duration::from_secs(300);
 /// A running pod whose node says nothing of it any more.
 const SILENT: Duration = Duration::from_secs(600);
+/// No deadline: what ends such a wait is what it sees.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// From deletion to gone: the kubelet unmounts first.
 const GONE: Duration = Duration::from_secs(300);
 
@@ -60,7 +63,7 @@ pub async fn run(
             .filter(|beat| beat["attempt"] == attempt && beat["pod"] == uid(&made));
         let end = match remembered {
             Some(beat) => End::Report(beat["report"].clone(), beat["node"].as_str().unwrap_or_default().to_owned()),
-            None => follow(door, &plan, uid(&made), who, voice).await?,
+            None => follow(door, &plan, &made, who, voice).await?,
         };
         if let End::Report(report, node) = &end {
             // The report must outlive the pod that holds it.
@@ -126,7 +129,7 @@ async fn remove(door: &Door, id: &StepId, plan: &PodPlan, pod_uid: &str, wait: b
     if !wait {
         return Ok(());
     }
-    let one = One { resource: known("Pod"), namespace: &plan.namespace, name: &plan.name };
+    let one = One { resource: known("Pod"), namespace: &plan.namespace, name: &plan.name, seen: None };
     let what = format!("pod `{}/{}` is gone", plan.namespace, plan.name);
     door.cluster
         .wait_for(&one, Clock.deadline(GONE), &door.cancel, &what, |pod| match pod {
@@ -171,76 +174,63 @@ pub async fn our_pods_are_gone(door: &Door, claim: &crate::words::PvcRef) -> Res
 }
 
 /// Waits for the end of a pod, passing on what it says meanwhile.
-async fn follow(door: &Door, plan: &PodPlan, pod_uid: &str, who: &str, voice: &Arc<dyn Voice>) -> Result<End, Problem> {
-    let listener = tokio::spawn(listen(door.clone(), plan.clone(), who.to_owned(), voice.clone()));
-    let ended = watch(door, plan, pod_uid).await;
-    listener.abort();
-    voice.progress(&Progress { claim: who.to_owned(), phase: phase(plan), over: true, ..Progress::default() });
-    ended
-}
-
-async fn watch(door: &Door, plan: &PodPlan, pod_uid: &str) -> Result<End, Problem> {
-    let one = One { resource: known("Pod"), namespace: &plan.namespace, name: &plan.name };
-    let what = format!("pod `{}/{}` runs", plan.namespace, plan.name);
-    let begun = Clock.deadline(START);
-    let started = door
+async fn follow(door: &Door, plan: &PodPlan, made: &Json, who: &str, voice: &Arc<dyn Voice>) -> Result<End, Problem> {
+    let (pod_uid, pod_name) = (uid(made), format!("`{}/{}`", plan.namespace, plan.name));
+    let one = One { resource: known("Pod"), namespace: &plan.namespace, name: &plan.name, seen: Some(made) };
+    let start_by = Clock.deadline(START);
+    let (mut listener, mut silent) = (None, None);
+    // A copy may take days: while its node reports the pod alive there is no deadline. A silent node is one.
+    let ended = door
         .cluster
-        .wait_for(&one, begun, &door.cancel, &what, |pod| match pod {
-            Some(pod) if uid(pod) == pod_uid => match text(pod, "/status/phase") {
-                "Running" => Seen::Done(None),
-                "Succeeded" | "Failed" => Seen::Done(Some(verdict(pod, plan))),
+        .wait_for(&one, Clock.deadline(FOREVER), &door.cancel, &format!("pod {pod_name} ends"), |pod| {
+            let Some(pod) = pod.filter(|pod| uid(pod) == pod_uid) else {
+                return Seen::Done(End::Lost("the pod was deleted by somebody else".into()));
+            };
+            match text(pod, "/status/phase") {
+                "Succeeded" | "Failed" => return Seen::Done(verdict(pod, plan)),
+                "Running" | "Unknown" => {
+                    let listen = || tokio::spawn(listen(door.clone(), plan.clone(), who.to_owned(), voice.clone()));
+                    listener.get_or_insert_with(listen);
+                    if !is_silent(pod) {
+                        silent = None;
+                    } else if silent.get_or_insert_with(|| Clock.deadline(SILENT)).passed() {
+                        return Seen::Hopeless(away(&pod_name));
+                    }
+                }
                 _ => match stuck(pod) {
-                    Some(why) => Seen::Hopeless(
-                        Problem::new(Kind::Copy, format!("pod `{}/{}` cannot start: {why}", plan.namespace, plan.name))
-                            .hint("name an image that the nodes can pull: --image"),
-                    ),
-                    None => Seen::NotYet(pending(pod)),
+                    Some(why) => return Seen::Hopeless(cannot_start(&pod_name, &why)),
+                    None if start_by.passed() => return Seen::Hopeless(not_started(&pod_name, &pending(pod))),
+                    None => {}
                 },
-            },
-            _ => Seen::Done(Some(End::Lost("the pod was deleted by somebody else".into()))),
+            }
+            Seen::NotYet(pending(pod))
         })
         .await;
-    match started {
-        Ok(Some(end)) => return Ok(end),
-        Ok(None) => {}
-        Err(problem) => return Err(with_events(door, plan, problem).await),
+    let was_running = listener.is_some();
+    if let Some(listener) = listener {
+        listener.abort();
     }
-    // A copy may take days: while its node reports the pod alive there is no deadline. A silent node is one.
-    let mut silent_since = None;
-    loop {
-        let what = format!("pod `{}/{}` ends", plan.namespace, plan.name);
-        let round = Clock.deadline(Duration::from_secs(60));
-        let seen = door
-            .cluster
-            .wait_for(&one, round, &door.cancel, &what, |pod| match pod {
-                Some(pod) if uid(pod) == pod_uid => match text(pod, "/status/phase") {
-                    "Succeeded" | "Failed" => Seen::Done(verdict(pod, plan)),
-                    _ => {
-                        if is_silent(pod) {
-                            silent_since.get_or_insert_with(|| Clock.deadline(SILENT));
-                        } else {
-                            silent_since = None;
-                        }
-                        Seen::NotYet(pending(pod))
-                    }
-                },
-                _ => Seen::Done(End::Lost("the pod was deleted by somebody else".into())),
-            })
-            .await;
-        match seen {
-            Ok(end) => return Ok(end),
-            Err(problem) if problem.kind != Kind::Timeout => return Err(problem),
-            Err(_) => {}
-        }
-        if silent_since.as_ref().is_some_and(crate::words::clock::Deadline::passed) {
-            return Err(Problem::new(
-                Kind::Timeout,
-                format!("nothing is known of pod `{}/{}`: its node is away", plan.namespace, plan.name),
-            )
-            .hint("bring the node back, then resume")
-            .retryable());
-        }
+    voice.progress(&Progress { claim: who.to_owned(), phase: phase(plan), over: true, ..Progress::default() });
+    match ended {
+        Err(problem) if !was_running => Err(with_events(door, plan, problem).await),
+        ended => ended,
     }
+}
+
+fn away(pod: &str) -> Problem {
+    Problem::new(Kind::Timeout, format!("nothing is known of pod {pod}: its node is away"))
+        .hint("bring the node back, then resume")
+        .retryable()
+}
+
+fn cannot_start(pod: &str, why: &str) -> Problem {
+    Problem::new(Kind::Copy, format!("pod {pod} cannot start: {why}"))
+        .hint("name an image that the nodes can pull: --image")
+}
+
+fn not_started(pod: &str, why: &str) -> Problem {
+    Problem::new(Kind::Timeout, format!("gave up waiting until pod {pod} runs after {} s: {why}", START.as_secs()))
+        .retryable()
 }
 
 /// A running pod that its node no longer vouches for.
@@ -334,18 +324,6 @@ fn phase(plan: &PodPlan) -> String {
 
 /// Passes progress on from the log. Whatever goes wrong here costs nothing but the bar.
 async fn listen(door: Door, plan: PodPlan, who: String, voice: Arc<dyn Voice>) {
-    let one = One { resource: known("Pod"), namespace: &plan.namespace, name: &plan.name };
-    let running = door
-        .cluster
-        .wait_for(&one, Clock.deadline(START), &door.cancel, "the copy runs", |pod| match pod {
-            Some(pod) if text(pod, "/status/phase") == "Running" => Seen::Done(()),
-            Some(_) => Seen::NotYet(String::new()),
-            None => Seen::Hopeless(Problem::bug("gone")),
-        })
-        .await;
-    if running.is_err() {
-        return;
-    }
     let Ok(stream) = door.cluster.log_stream(&plan.namespace, &plan.name).await else {
         return;
     };
@@ -415,7 +393,7 @@ pub fn verify_problem(report: &Json, who: &str) -> Problem {
     problem
 }
 
-/// Waits until every node that ran a user of the claim is Ready and has let the volume go.
+/// Waits until every node that ran a user of the claim is Ready and has let the volume go; returns those nodes.
 ///
 /// # Errors
 /// `Timeout` if a node stays away: its containers may still be writing.
@@ -424,7 +402,8 @@ pub async fn nodes_are_clean(
     claim: &crate::words::PvcRef,
     volume: &Json,
     timeout: Duration,
-) -> Result<(), Problem> {
+) -> Result<BTreeSet<String>, Problem> {
+    let mut ready = BTreeSet::new();
     let nodes = door.ledger.books().nodes.get(claim).cloned().unwrap_or_default();
     let pv = crate::cluster::pv::Pv(volume);
     let handle = match pv.backend() {
@@ -432,25 +411,29 @@ pub async fn nodes_are_clean(
         _ => pv.name().to_owned(),
     };
     for node in nodes {
-        let one = One { resource: known("Node"), namespace: "", name: &node };
+        let one = One { resource: known("Node"), namespace: "", name: &node, seen: None };
         let what = format!("node {node} is Ready and has let the volume of `{claim}` go");
-        door.cluster
+        let is_there = door
+            .cluster
             .wait_for(&one, Clock.deadline(timeout), &door.cancel, &what, |seen| {
                 // A node object that is gone was taken out by somebody who says that it is dead.
-                let Some(seen) = seen else { return Seen::Done(()) };
+                let Some(seen) = seen else { return Seen::Done(false) };
                 if condition(seen, "Ready").is_none_or(|ready| ready["status"] != "True") {
                     return Seen::NotYet("the node is not Ready: its containers may still be writing".into());
                 }
                 let in_use = seen["status"]["volumesInUse"].as_array().into_iter().flatten().filter_map(Json::as_str);
                 match in_use.into_iter().find(|name| name.ends_with(&handle) || name.ends_with(pv.name())) {
                     Some(name) => Seen::NotYet(format!("the node still uses {name}")),
-                    None => Seen::Done(()),
+                    None => Seen::Done(true),
                 }
             })
             .await
             .map_err(|problem| problem.hint("bring the node back, then resume"))?;
+        if is_there {
+            ready.insert(node);
+        }
     }
-    Ok(())
+    Ok(ready)
 }
 
 #[cfg(test)]

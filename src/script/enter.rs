@@ -29,6 +29,14 @@ impl Step {
         self.session.door.perform(&self.id.part(label), label, write).await
     }
 
+    /// The same on the object as it was just read to plan the write.
+    ///
+    /// # Errors
+    /// As [`crate::cluster::Door::perform`].
+    pub async fn write_on(&self, seen: &Json, label: &str, write: Write) -> Result<Json, Problem> {
+        self.session.door.perform_on(&self.id.part(label), label, write, Some(seen.clone())).await
+    }
+
     /// True if the write of this label was carried out before.
     pub fn is_done(&self, label: &str) -> bool {
         self.session
@@ -170,6 +178,11 @@ impl Step {
 
     pub fn run(&self) -> &crate::words::RunId {
         self.session.door.journal.run()
+    }
+
+    /// Counts the reads of `work` as the guards'.
+    pub async fn guarding<T>(&self, work: impl Future<Output = T>) -> T {
+        self.cluster().requests().guarding(work).await
     }
 
     /// Returns an object, or `None`.

@@ -12,6 +12,7 @@ use crate::script::enter::Step;
 use crate::words::clock::Clock;
 use crate::words::{Json, Problem, PvcRef};
 use serde_json::json;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// The agent's image of this version.
@@ -119,7 +120,7 @@ pub(super) async fn place(
     let books = step.session.door.ledger.books();
     let mut placement = Placement {
         asked: asked.map(str::to_owned),
-        shared: source.modes().iter().any(|mode| mode.ends_with("Many")),
+        shared: is_shared(source),
         was_on: books.nodes.get(claim).cloned().unwrap_or_default(),
         ..Placement::default()
     };
@@ -134,17 +135,37 @@ pub(super) async fn place(
             }
         }
     }
-    if placement.asked.is_none() && placement.in_use_on.is_empty() && !placement.was_on.is_empty() {
-        for name in &placement.was_on {
-            let seen = step.find("Node", "", name).await?;
-            let conditions =
-                seen.as_ref().and_then(|seen| seen["status"]["conditions"].as_array()).into_iter().flatten();
-            if conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True") {
-                placement.ready.insert(name.clone());
-            }
-        }
+    if placement.asked.is_none() && placement.in_use_on.is_empty() {
+        placement.ready = ready_among(step, &placement.was_on).await?;
     }
     Ok(node(&placement))
+}
+
+/// The same when nobody uses the source any more: where it was used last, of the nodes that are Ready.
+fn place_last(step: &Step, source: Pvc<'_>, asked: Option<&str>, ready: BTreeSet<String>) -> Option<String> {
+    node(&Placement {
+        asked: asked.map(str::to_owned),
+        shared: is_shared(source),
+        was_on: step.session.door.ledger.books().nodes.get(&source.reference()).cloned().unwrap_or_default(),
+        ready,
+        ..Placement::default()
+    })
+}
+
+fn is_shared(source: Pvc<'_>) -> bool {
+    source.modes().iter().any(|mode| mode.ends_with("Many"))
+}
+
+async fn ready_among(step: &Step, nodes: &BTreeSet<String>) -> Result<BTreeSet<String>, Problem> {
+    let mut ready = BTreeSet::new();
+    for name in nodes {
+        let seen = step.find("Node", "", name).await?;
+        let conditions = seen.as_ref().and_then(|seen| seen["status"]["conditions"].as_array()).into_iter().flatten();
+        if conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True") {
+            ready.insert(name.clone());
+        }
+    }
+    Ok(ready)
 }
 
 fn is_final(args: &Args) -> Result<bool, Problem> {
@@ -155,7 +176,8 @@ fn is_final(args: &Args) -> Result<bool, Problem> {
     }
 }
 
-async fn pod_plan(step: &Step, args: &Args, task: Task) -> Result<PodPlan, Problem> {
+/// The pod, on no node yet.
+fn pod_plan(step: &Step, args: &Args, task: Task) -> Result<PodPlan, Problem> {
     let (source, target) = (Pvc(args.json(0)), Pvc(args.json(1)));
     if source.namespace() != target.namespace() {
         return Err(Problem::usage("a pod mounts claims of one namespace only"));
@@ -163,10 +185,11 @@ async fn pod_plan(step: &Step, args: &Args, task: Task) -> Result<PodPlan, Probl
     if source.uid() == target.uid() {
         return Err(Problem::usage("source and target are the same claim"));
     }
+    if let Some(claim) = [source, target].into_iter().find(|claim| claim.volume().is_empty()) {
+        return Err(Problem::refused(format!("claim `{}` has no volume", claim.reference())));
+    }
     let patch = args.option("pod_patch").cloned().unwrap_or(Json::Null);
     check_patch(&patch)?;
-    // A pod that was planned before a crash keeps its node: the journal has it with the write.
-    let node = place(step, &source.reference(), source, args.option_text("node")).await?;
     Ok(PodPlan {
         name: String::new(),
         namespace: source.namespace().to_owned(),
@@ -175,7 +198,7 @@ async fn pod_plan(step: &Step, args: &Args, task: Task) -> Result<PodPlan, Probl
         image: image(args),
         source: Some(source.name().to_owned()),
         target: target.name().to_owned(),
-        node,
+        node: None,
         like: template_spec(args.option("workload").unwrap_or(&Json::Null)),
         run_as: args.option_int("run_as"),
         patch,
@@ -184,22 +207,28 @@ async fn pod_plan(step: &Step, args: &Args, task: Task) -> Result<PodPlan, Probl
 
 async fn run_copy_pod(step: Step, args: Args) -> Result<Json, Problem> {
     let last = is_final(&args)?;
-    let source = Pvc(args.json(0)).reference();
+    let claim = Pvc(args.json(0));
+    let (source, asked) = (claim.reference(), args.option_text("node"));
     let door = step.session.door.clone();
     let since = args.option_text("since").map(str::to_owned);
-    let plan = pod_plan(&step, &args, Task::Copy { last, since }).await?;
-    let volume = volume_of(&step, args.json(0)).await?;
-    volume_of(&step, args.json(1)).await?;
+    // A pod that was planned before a crash keeps its node: the journal has it with the write.
+    let mut plan = pod_plan(&step, &args, Task::Copy { last, since })?;
     // A final pass that an earlier process began was not watched from its beginning: it is seen to its end, and made again.
     let unwatched = last && door.journal.recorded(&step.id.part("create-1")).is_some();
     if last {
+        let volume = step.guarding(volume_of(&step, args.json(0))).await?;
+        step.guarding(volume_of(&step, args.json(1))).await?;
         // Whatever was verified before this pass says nothing about what it will write.
         if door.ledger.books().verified.contains_key(Pv(&volume).name()) {
             step.fact(Fact::Voided { source: Pv(&volume).name().to_owned(), why: "another final pass".into() })?;
         }
         let timeout = args.option_int("timeout_s").and_then(|s| u64::try_from(s).ok()).unwrap_or(300);
-        door.vigils.begin(step.cluster(), step.run(), &source).await?;
-        run::nodes_are_clean(&door, &source, &volume, Duration::from_secs(timeout)).await?;
+        step.guarding(door.vigils.begin(step.cluster(), step.run(), &source)).await?;
+        let clean = run::nodes_are_clean(&door, &source, &volume, Duration::from_secs(timeout));
+        let clean = step.guarding(clean).await?;
+        plan.node = place_last(&step, claim, asked, clean);
+    } else {
+        plan.node = place(&step, &source, claim, asked).await?;
     }
     let ended = run::run(&door, &step.id, &plan, &source.to_string(), &step.session.voice).await?;
     if ended.report["ok"] != json!(true) {
@@ -219,14 +248,27 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
     if !matches!(mode.as_str(), "full" | "changed" | "metadata") {
         return Err(Problem::usage(format!("`{mode}` is not a way to verify")).hint("full, changed or metadata"));
     }
-    let source = Pvc(args.json(0)).reference();
+    let claim = Pvc(args.json(0));
+    let (source, asked) = (claim.reference(), args.option_text("node"));
     let door = step.session.door.clone();
     let since = args.option_text("since").map(str::to_owned);
     if mode == "changed" && since.is_none() {
         return Err(Problem::usage("to verify what changed, `since` must say since when"));
     }
-    let plan = pod_plan(&step, &args, Task::Verify { last, mode: mode.clone(), since }).await?;
-    let (from, to) = (volume_of(&step, args.json(0)).await?, volume_of(&step, args.json(1)).await?);
+    let mut plan = pod_plan(&step, &args, Task::Verify { last, mode: mode.clone(), since })?;
+    plan.node = if last {
+        let used_on = door.ledger.books().nodes.get(&source).cloned().unwrap_or_default();
+        place_last(&step, claim, asked, ready_among(&step, &used_on).await?)
+    } else {
+        place(&step, &source, claim, asked).await?
+    };
+    let volumes = match last {
+        true => Some(
+            step.guarding(async { Ok((volume_of(&step, args.json(0)).await?, volume_of(&step, args.json(1)).await?)) })
+                .await?,
+        ),
+        false => None,
+    };
     let ended = run::run(&door, &step.id, &plan, &source.to_string(), &step.session.voice).await?;
     let mut report = ended.report;
     report["node"] = json!(ended.node);
@@ -234,7 +276,7 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
     if unreadable || (last && report["ok"] != json!(true)) {
         return Err(run::verify_problem(&report, &format!("`{source}`")));
     }
-    if last {
+    if let Some((from, to)) = volumes {
         match door.vigils.state(&source) {
             Some(Ok(())) => {}
             Some(Err(why)) => return Err(not_watched(&source, &why)),

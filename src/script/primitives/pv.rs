@@ -152,7 +152,7 @@ async fn get_pv(step: Step, args: Args) -> Result<Json, Problem> {
 
 /// The volume as it is now; it must still be the one that the script holds.
 async fn same_volume(step: &Step, given: &Json) -> Result<Json, Problem> {
-    let volume = step.get("PersistentVolume", "", Pv(given).name()).await?;
+    let volume = step.guarding(step.get("PersistentVolume", "", Pv(given).name())).await?;
     if uid(&volume) != uid(given) {
         return Err(Problem::new(Kind::Conflict, format!("volume `{}` was deleted and made anew", Pv(given).name())));
     }
@@ -169,7 +169,7 @@ async fn set_retain(step: Step, args: Args) -> Result<Json, Problem> {
     let done = if ours && pv.policy() == "Retain" {
         volume.clone()
     } else {
-        step.write("retain", pv::plan_retain(pv)).await?
+        step.write_on(&volume, "retain", pv::plan_retain(pv)).await?
     };
     step.fact(Fact::Retained { pv: pv.name().to_owned(), uid: pv.uid().to_owned(), was })?;
     Ok(done)
@@ -183,7 +183,7 @@ async fn set_reclaim_policy(step: Step, args: Args) -> Result<Json, Problem> {
         );
     }
     let volume = same_volume(&step, args.json(0)).await?;
-    step.write("policy", pv::plan_policy(Pv(&volume), policy, Class::Reversible)).await
+    step.write_on(&volume, "policy", pv::plan_policy(Pv(&volume), policy, Class::Reversible)).await
 }
 
 async fn free_pv(step: Step, args: Args) -> Result<Json, Problem> {
@@ -207,7 +207,7 @@ async fn free_pv(step: Step, args: Args) -> Result<Json, Problem> {
             .hint("only the source of a swap of the same run can be freed"));
     }
     step.write("free", pv::plan_policy(Pv(&volume), "Delete", Class::Free)).await?;
-    let one = One { resource: known("PersistentVolume"), namespace: "", name: &name };
+    let one = One { resource: known("PersistentVolume"), namespace: "", name: &name, seen: None };
     let what = format!("volume `{name}` is freed");
     step.cluster()
         .wait_for(&one, deadline(&args, 300), &step.session.door.cancel, &what, |now| match now {
@@ -243,6 +243,7 @@ async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
     };
     // What must outlive the original claim is kept in the journal before the claim goes.
     let remembered = door.journal.recorded(&step.id).and_then(|s| s.beat).filter(|beat| beat["original"].is_object());
+    let is_new = remembered.is_none();
     let original = match remembered {
         Some(beat) => beat["original"].clone(),
         None => {
@@ -265,12 +266,16 @@ async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
         modes: args.option_list("access_modes"),
     };
 
+    let mut deleted = Json::Null;
     if !step.is_done("delete-original") {
-        let now = step.find("PersistentVolumeClaim", &name.namespace, &name.name).await?;
+        let now = match is_new {
+            true => Some(original.clone()),
+            false => step.find("PersistentVolumeClaim", &name.namespace, &name.name).await?,
+        };
         let is_there = now.as_ref().is_some_and(|claim| uid(claim) == uid(&original));
         let is_going = now.as_ref().is_some_and(|claim| Pvc(claim).is_going());
         if is_there && !is_going {
-            crate::copy::run::our_pods_are_gone(&door, &name).await?;
+            step.guarding(crate::copy::run::our_pods_are_gone(&door, &name)).await?;
             if let Err(problem) = trusted(&step, &name, &source, &pv_name) {
                 give_back(&step, &target, &temporary, &temporary_uid).await?;
                 return Err(problem);
@@ -280,7 +285,7 @@ async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
             }
         }
         match step.write("delete-original", pvc::plan_delete(Pvc(&original), Class::Swap)).await {
-            Ok(_) => {}
+            Ok(going) => deleted = going,
             Err(problem) => {
                 // Not deleted: the copy must stay reachable, or the final pass could not be made again.
                 let target = step.get("PersistentVolume", "", &pv_name).await?;
@@ -290,7 +295,8 @@ async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
         }
     }
     let claims = known("PersistentVolumeClaim");
-    let one = One { resource: claims.clone(), namespace: &name.namespace, name: &name.name };
+    let seen = Some(&deleted).filter(|deleted| uid(deleted) == uid(&original));
+    let one = One { resource: claims.clone(), namespace: &name.namespace, name: &name.name, seen };
     step.cluster()
         .wait_for(&one, deadline(&args, 300), &door.cancel, &format!("the original claim `{name}` is gone"), |claim| {
             match claim {
@@ -313,7 +319,7 @@ async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
         }
         Err(problem) => return Err(problem),
     };
-    let bound = wait_bound(&step, &args, &name, uid(&made), &pv_name).await?;
+    let bound = wait_bound(&step, &args, &name, &made, &pv_name).await?;
     check(&bound, &target, &name, &shape)?;
     step.fact(Fact::Swapped {
         claim: name.clone(),
@@ -355,7 +361,12 @@ async fn give_back(step: &Step, target: &Json, temporary: &PvcRef, temporary_uid
         return Ok(());
     }
     step.write("return", pv::plan_return(Pv(target), temporary, temporary_uid)).await?;
-    let one = One { resource: known("PersistentVolumeClaim"), namespace: &temporary.namespace, name: &temporary.name };
+    let one = One {
+        resource: known("PersistentVolumeClaim"),
+        namespace: &temporary.namespace,
+        name: &temporary.name,
+        seen: None,
+    };
     let cancel = &step.session.door.cancel;
     let deadline = Clock.deadline(Duration::from_secs(120));
     step.cluster()
@@ -383,7 +394,7 @@ async fn adopt(
     let Some(claim) = step.find("PersistentVolumeClaim", &name.namespace, &name.name).await? else {
         return Err(problem);
     };
-    let bound = wait_bound(step, args, name, uid(&claim), pv).await?;
+    let bound = wait_bound(step, args, name, &claim, pv).await?;
     step.session
         .voice
         .warn(&format!("claim `{name}` was made by somebody else meanwhile: it stands on the target and is kept"));
@@ -393,8 +404,14 @@ async fn adopt(
     step.write("adopt", write).await
 }
 
-async fn wait_bound(step: &Step, args: &Args, name: &PvcRef, claim_uid: &str, pv: &str) -> Result<Json, Problem> {
-    let one = One { resource: known("PersistentVolumeClaim"), namespace: &name.namespace, name: &name.name };
+async fn wait_bound(step: &Step, args: &Args, name: &PvcRef, seen: &Json, pv: &str) -> Result<Json, Problem> {
+    let claim_uid = uid(seen);
+    let one = One {
+        resource: known("PersistentVolumeClaim"),
+        namespace: &name.namespace,
+        name: &name.name,
+        seen: Some(seen),
+    };
     let what = format!("claim `{name}` is bound to `{pv}`");
     step.cluster()
         .wait_for(&one, deadline(args, 300), &step.session.door.cancel, &what, |claim| match claim {

@@ -187,11 +187,18 @@ async fn create_pvc(step: Step, args: Args) -> Result<Json, Problem> {
         like: name.clone(),
         like_uid: uid(like).to_owned(),
     })?;
-    let now = step.get("PersistentVolumeClaim", &temporary.namespace, &temporary.name).await?;
-    if text(&class, "/volumeBindingMode") == "WaitForFirstConsumer" && !Pvc(&now).is_bound() {
-        reserve(&step, &args, like, &temporary, &name).await?;
+    if text(&class, "/volumeBindingMode") == "WaitForFirstConsumer" {
+        let now = step.get("PersistentVolumeClaim", &temporary.namespace, &temporary.name).await?;
+        if !Pvc(&now).is_bound() {
+            reserve(&step, &args, like, &temporary, &name).await?;
+        }
     }
-    let one = One { resource: known("PersistentVolumeClaim"), namespace: &temporary.namespace, name: &temporary.name };
+    let one = One {
+        resource: known("PersistentVolumeClaim"),
+        namespace: &temporary.namespace,
+        name: &temporary.name,
+        seen: Some(&made),
+    };
     let what = format!("the target claim `{temporary}` is bound");
     let bound = step
         .cluster()
@@ -253,9 +260,10 @@ async fn why_unbound(step: &Step, claim: &PvcRef, mut problem: Problem) -> Probl
 async fn delete_pvc(step: Step, args: Args) -> Result<Json, Problem> {
     let given = Pvc(args.json(0));
     let name = given.reference();
-    crate::copy::run::our_pods_are_gone(&step.session.door, &name).await?;
+    step.guarding(crate::copy::run::our_pods_are_gone(&step.session.door, &name)).await?;
     step.write("delete", pvc::plan_delete(given, Class::Reversible)).await?;
-    let one = One { resource: known("PersistentVolumeClaim"), namespace: &name.namespace, name: &name.name };
+    let one =
+        One { resource: known("PersistentVolumeClaim"), namespace: &name.namespace, name: &name.name, seen: None };
     step.cluster()
         .wait_for(&one, deadline(&args, 300), &step.session.door.cancel, &format!("claim `{name}` is gone"), |claim| {
             match claim {

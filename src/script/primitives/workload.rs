@@ -71,7 +71,7 @@ async fn same(step: &Step, given: &Json) -> Result<Json, Problem> {
         ))
         .object(&object));
     }
-    let now = step.get(&object.kind, &object.namespace, &object.name).await?;
+    let now = step.guarding(step.get(&object.kind, &object.namespace, &object.name)).await?;
     if uid(&now) != uid(given) {
         return Err(Problem::new(Kind::Conflict, format!("{object} was deleted and made anew by somebody else"))
             .object(&object));
@@ -88,7 +88,7 @@ async fn scale(step: Step, args: Args) -> Result<Json, Problem> {
     if replicas(&now) == count {
         return Ok(now);
     }
-    step.write("scale", plan::plan_scale(&now, count)).await
+    step.write_on(&now, "scale", plan::plan_scale(&now, count)).await
 }
 
 async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
@@ -108,7 +108,7 @@ async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
     if replicas(&now) != 0 {
         let mut write = plan::plan_stop(&now);
         write.body["metadata"]["annotations"][crate::cluster::REPLICAS] = json!(was.to_string());
-        step.write("stop", write).await?;
+        step.write_on(&now, "stop", write).await?;
     }
     let at_ms = Clock.unix_ms();
     let claims = claims_of(&step, &now);
@@ -237,20 +237,21 @@ async fn start(step: Step, args: Args) -> Result<Json, Problem> {
     {
         step.fact(Fact::Voided { source: source.clone(), why: format!("{object} was started") })?;
     }
+    let mut changed = None;
     if replicas(&now) == 0 {
-        step.write("start", plan::plan_start(&now, was)).await?;
+        changed = Some(step.write_on(&now, "start", plan::plan_start(&now, was)).await?);
     } else if plan::is_marked(&now) {
         if replicas(&now) != was {
             step.session
                 .voice
                 .warn(&format!("{object} was scaled to {} by somebody else meanwhile: left so", replicas(&now)));
         }
-        step.write("clean", plan::plan_clean(&now)).await?;
+        changed = Some(step.write_on(&now, "clean", plan::plan_clean(&now)).await?);
     }
-    let ready = wait_ready(&step, &args, &object).await?;
+    let ready = wait_ready(&step, &args, &object, changed.as_ref()).await?;
     // The Deployment's controller copies annotations to its ReplicaSets and never takes them back.
     for set in replica_sets(&step, &now).await?.iter().filter(|set| plan::is_marked(set)) {
-        step.write(&format!("clean-{}", text(set, "/metadata/name")), plan::plan_clean(set)).await?;
+        step.write_on(set, &format!("clean-{}", text(set, "/metadata/name")), plan::plan_clean(set)).await?;
     }
     let downtime_s = given["stopped_ms"].as_i64().map(|ms| (ready - ms).max(0) as f64 / 1000.0).unwrap_or_default();
     step.fact(Fact::Started { workload: object.clone(), ready_ms: ready })?;
@@ -260,9 +261,9 @@ async fn start(step: Step, args: Args) -> Result<Json, Problem> {
     )
 }
 
-async fn wait_ready(step: &Step, args: &Args, object: &ObjectRef) -> Result<i64, Problem> {
+async fn wait_ready(step: &Step, args: &Args, object: &ObjectRef, seen: Option<&Json>) -> Result<i64, Problem> {
     let resource = step.cluster().resource(&object.kind).await?;
-    let one = One { resource, namespace: &object.namespace, name: &object.name };
+    let one = One { resource, namespace: &object.namespace, name: &object.name, seen };
     let what = format!("{object} is Ready again");
     step.cluster()
         .wait_for(&one, deadline(args, 600), &step.session.door.cancel, &what, |now| match now {

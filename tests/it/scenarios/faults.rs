@@ -1,6 +1,6 @@
 //! What other actors, full disks, missing rights and broken nodes do to a run.
 
-use super::shop::{asks_for_copy, copy_pod, count, freeze_at, id, is, open, part, shop, thaw};
+use super::shop::{asks_for_copy, copy_pod, count, freeze_at, id, is, open, part, pod, shop, thaw};
 use crate::world::{World, cluster_test, opts};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -315,8 +315,13 @@ cluster_test!(exclusive nothing_is_swapped_while_the_node_of_the_last_writer_is_
     w.exercise_deployment("web", 1, &[("data", "data")], opts().node("node2")).await;
     let shop = open(w, from, to).await;
     let mut run = shop.start(&[]);
-    freeze_at(&mut run, |event| is(event, "start", ".stop")).await;
+    // The run is held while its last pod before the stop still starts, so that the stop meets the partition for sure.
+    let (pod, _) = pod(&mut run, "verify", "hot").await;
+    run.signal(Signal::STOP);
+    let over = async || (w.get("Pod", &pod).await["status"]["phase"] == "Succeeded").then_some(());
+    w.until("the last pod before the stop to end", LONG, over).await;
     w.node_partition("node2");
+    assert_eq!(count(&run.events(), |event| is(event, "start", ".stop")), 0, "the stop went out before the partition");
     thaw(&run);
     run.wait_for_event(|event| is(event, "done", ".stop")).await;
     w.node_ready("node2", false).await;

@@ -106,8 +106,13 @@ pub fn part(event: &Value, label: &str) -> String {
 
 /// The record before a copy pod is asked for; `pass` is hot or final.
 pub fn asks_for_copy(event: &Value, pass: &str) -> bool {
+    asks_for(event, "copy", pass)
+}
+
+/// The same for any pod of ours; `task` is copy or verify.
+pub fn asks_for(event: &Value, task: &str, pass: &str) -> bool {
     let labels = &event["write"]["body"]["metadata"]["labels"];
-    let wanted = labels["pvmigrate.io/task"] == "copy" && labels["pvmigrate.io/pass"] == pass;
+    let wanted = labels["pvmigrate.io/task"] == task && labels["pvmigrate.io/pass"] == pass;
     event["t"] == "start" && event["write"]["verb"] == "create" && wanted
 }
 
@@ -117,7 +122,12 @@ pub fn count(events: &[Value], fits: impl Fn(&Value) -> bool) -> usize {
 
 /// Waits until a copy pod was made; returns its name and the id of its step.
 pub async fn copy_pod(run: &mut Running, pass: &str) -> (String, String) {
-    let asked = run.wait_for_event(|event| asks_for_copy(event, pass)).await;
+    pod(run, "copy", pass).await
+}
+
+/// The same for any pod of ours.
+pub async fn pod(run: &mut Running, task: &str, pass: &str) -> (String, String) {
+    let asked = run.wait_for_event(|event| asks_for(event, task, pass)).await;
     run.wait_for_event(|event| is(event, "done", id(&asked))).await;
     let name = asked["write"]["name"].as_str().expect("a write has a name").to_owned();
     let step = id(&asked).rsplit_once('.').expect("a write is a part of a step").0.to_owned();
