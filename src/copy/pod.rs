@@ -148,11 +148,23 @@ pub fn render(plan: &PodPlan) -> Json {
         },
         "spec": spec,
     });
-    // To merge anything but a map would replace the whole pod.
-    if plan.patch.is_object() {
-        json_patch::merge(&mut pod, &plan.patch);
-    }
+    merge(&mut pod, &plan.patch);
     pod
+}
+
+/// Merges a patch of the user's; the one container is met by place, as a merge would replace the whole list.
+fn merge(pod: &mut Json, patch: &Json) {
+    let mut patch = patch.clone();
+    // To merge anything but a map would replace the whole pod.
+    if !patch.is_object() {
+        return;
+    }
+    if let Some(Json::Array(containers)) = patch["spec"].as_object_mut().and_then(|spec| spec.remove("containers")) {
+        for container in &containers {
+            json_patch::merge(&mut pod["spec"]["containers"][0], container);
+        }
+    }
+    json_patch::merge(pod, &patch);
 }
 
 /// Takes over what decides where a pod of the workload may run and what it may read.
@@ -191,6 +203,9 @@ fn bind_to(spec: &mut Json, node: &str) {
     }
 }
 
+/// What a patch may say about the container.
+const CONTAINER: [&str; 3] = ["resources", "env", "imagePullPolicy"];
+
 /// Checks a patch of the user's: it may say how the pod runs, not what it does to the volumes.
 ///
 /// # Errors
@@ -207,13 +222,19 @@ pub fn check_patch(patch: &Json) -> Result<(), Problem> {
         ("/metadata/name", "the pod's name"),
         ("/metadata/namespace", "the pod's namespace"),
         ("/spec/volumes", "the volumes"),
-        ("/spec/containers", "the containers: a list is replaced whole"),
         ("/spec/restartPolicy", "the restart policy"),
         ("/spec/nodeName", "the node: the scheduler must bind the volumes"),
     ] {
         if patch.pointer(pointer).is_some() {
             return refuse(what);
         }
+    }
+    let containers = patch.pointer("/spec/containers");
+    let is_ours = |container: &Json| {
+        container.as_object().is_some_and(|fields| fields.keys().all(|key| CONTAINER.contains(&key.as_str())))
+    };
+    if containers.is_some_and(|list| !matches!(list.as_array().map(Vec::as_slice), Some([one]) if is_ours(one))) {
+        return refuse(&format!("the containers, but for {} of the one that there is", CONTAINER.join(", ")));
     }
     for map in ["labels", "annotations"] {
         let touched =
@@ -272,6 +293,17 @@ mod tests {
     }
 
     #[test]
+    fn a_patch_gives_the_one_container_more_memory() {
+        let patch =
+            json!({"spec": {"priorityClassName": "low", "containers": [{"resources": {"limits": {"memory": "4Gi"}}}]}});
+        let (plain, patched) = (render(&plan()), render(&PodPlan { patch, ..plan() }));
+        let container = &patched["spec"]["containers"][0];
+        assert_eq!(container["resources"]["limits"]["memory"], "4Gi");
+        assert_eq!(container["args"], plain["spec"]["containers"][0]["args"]);
+        assert_eq!(patched["spec"]["priorityClassName"], "low");
+    }
+
+    #[test]
     fn a_patch_may_not_touch_what_safety_rests_on() {
         for (patch, ok) in [
             (Json::Null, true),
@@ -279,6 +311,10 @@ mod tests {
             (json!({"metadata": {"labels": {"team": "a"}}}), true),
             (json!({"spec": {"volumes": []}}), false),
             (json!({"spec": {"containers": []}}), false),
+            (json!({"spec": {"containers": [{"resources": {"limits": {"memory": "4Gi"}}}]}}), true),
+            (json!({"spec": {"containers": [{"command": ["rm"]}]}}), false),
+            (json!({"spec": {"containers": [{}, {}]}}), false),
+            (json!({"spec": {"containers": null}}), false),
             (json!({"spec": {"securityContext": {"fsGroup": 1}}}), false),
             (json!({"metadata": {"labels": {"pvmigrate.io/run": "x"}}}), false),
             (json!([]), false),

@@ -129,7 +129,7 @@ async fn try_dry(step: &Step, args: &Args, unit: &Unit, patch: &Json) -> Result<
 }
 
 /// Verb, group, resource; whether it is asked per namespace.
-const NEEDED: [(&str, &str, &str, bool); 15] = [
+const NEEDED: [(&str, &str, &str, bool); 16] = [
     ("get", "", "persistentvolumes", false),
     ("patch", "", "persistentvolumes", false),
     ("get", "", "nodes", false),
@@ -144,6 +144,7 @@ const NEEDED: [(&str, &str, &str, bool); 15] = [
     ("list", "", "pods", true),
     ("watch", "", "pods", true),
     ("patch", "apps", "deployments", true),
+    ("patch", "apps", "replicasets", true),
     ("patch", "apps", "statefulsets", true),
 ];
 
@@ -155,7 +156,7 @@ async fn missing_rights(step: &Step, args: &Args, units: &[Unit]) -> Result<Vec<
     let kinds: Vec<&str> = units.iter().flat_map(|unit| &unit.workloads).map(|object| text(object, "/kind")).collect();
     let mut missing = Vec::new();
     for (verb, group, resource, per_namespace) in NEEDED {
-        let unneeded = (resource == "deployments" && !kinds.contains(&"Deployment"))
+        let unneeded = (matches!(resource, "deployments" | "replicasets") && !kinds.contains(&"Deployment"))
             || (resource == "statefulsets" && !kinds.contains(&"StatefulSet"));
         if unneeded {
             continue;

@@ -5,6 +5,7 @@ mod crashes;
 mod faults;
 mod guards;
 mod moves;
+mod options;
 mod originals;
 mod refusals;
 mod shop;

@@ -2,6 +2,7 @@
 
 use crate::world::{World, cluster_test, opts};
 use serde_json::json;
+use std::time::Duration;
 
 cluster_test!(every_obstacle_is_named_at_once_and_nothing_is_changed, async |w: &World| {
     let (slow, fast) = (w.class("slow").await, w.class("fast").await);
@@ -53,4 +54,168 @@ cluster_test!(every_obstacle_is_named_at_once_and_nothing_is_changed, async |w: 
     assert_eq!(w.get("pvc", "good").await["spec"]["storageClassName"], fast.as_str());
     assert_eq!(w.get("pvc", "alone").await["spec"]["storageClassName"], slow.as_str());
     w.still_intact().await;
+});
+
+cluster_test!(what_manages_a_workload_or_marks_a_volume_speaks_against_its_move, async |w: &World| {
+    let (slow, fast) = (w.class("slow").await, w.class("fast").await);
+    for claim in ["operated", "argo", "helm", "held", "twin", "recycled", "marked"] {
+        w.claim(claim, &slow, "16Mi", &["ReadWriteOnce"]).await;
+    }
+    let boss = w.apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "boss"}})).await;
+    let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "boss", "uid": boss["metadata"]["uid"], "controller": true});
+    let operated = opts().patch(json!({"metadata": {"ownerReferences": [owner]}}));
+    w.exercise_deployment("operated", 1, &[("data", "operated")], operated).await;
+    let argo = opts().label("argocd.argoproj.io/instance", "shop");
+    w.exercise_deployment("argo", 1, &[("data", "argo")], argo).await;
+    let helm = opts().label("helm.toolkit.fluxcd.io/name", "chart");
+    w.exercise_deployment("helm", 1, &[("data", "helm")], helm).await;
+    for workload in ["operated", "argo", "helm"] {
+        w.ready("Deployment", workload).await;
+    }
+    w.patch("pvc", "held", json!({"metadata": {"finalizers": ["kubernetes.io/pvc-protection", "example.com/keep"]}}))
+        .await;
+    let twin = w.pv_of("twin").await;
+    let mut second =
+        json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": format!("{}-second", w.ns)}});
+    second["spec"] = json!({"capacity": twin["spec"]["capacity"], "accessModes": ["ReadWriteOnce"],
+        "persistentVolumeReclaimPolicy": "Retain", "storageClassName": "nothing", "hostPath": twin["spec"]["hostPath"]});
+    w.apply(second).await;
+    let pv = |object: serde_json::Value| object["metadata"]["name"].as_str().unwrap().to_owned();
+    let recycled = pv(w.pv_of("recycled").await);
+    w.patch("pv", &recycled, json!({"spec": {"persistentVolumeReclaimPolicy": "Recycle"}})).await;
+    let marked = pv(w.pv_of("marked").await);
+    w.patch("pv", &marked, json!({"metadata": {"finalizers": ["kubernetes.io/pv-protection", "example.com/mine"]}}))
+        .await;
+    // A block volume; nothing has to be at its path to be bound.
+    let block = format!("{}-block", w.ns);
+    w.apply(json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": block}, "spec": {
+        "capacity": {"storage": "16Mi"}, "accessModes": ["ReadWriteOnce"], "volumeMode": "Block", "storageClassName": slow,
+        "persistentVolumeReclaimPolicy": "Retain", "local": {"path": "/nothing"},
+        "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
+            {"key": "kubernetes.io/hostname", "operator": "In", "values": ["node1"]}]}]}}}}))
+    .await;
+    w.apply(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "raw"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "volumeMode": "Block", "storageClassName": slow, "volumeName": block,
+        "resources": {"requests": {"storage": "16Mi"}}}}))
+        .await;
+    let bound = async || (w.get("pvc", "raw").await["status"]["phase"] == "Bound").then_some(());
+    w.until("the block claim to be bound", Duration::from_secs(60), bound).await;
+    // In a namespace of its own, where no second claim is allowed.
+    let tight = w.extra_namespace().await;
+    w.claim(&format!("{tight}/full"), &slow, "16Mi", &["ReadWriteOnce"]).await;
+    w.apply(json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "tight", "namespace": tight},
+        "spec": {"hard": {"persistentvolumeclaims": "1"}}}))
+        .await;
+    let counted = async || {
+        let used = w.get("ResourceQuota", &format!("{tight}/tight")).await;
+        (used["status"]["used"]["persistentvolumeclaims"] == "1").then_some(())
+    };
+    w.until("the quota to be counted", Duration::from_secs(60), counted).await;
+
+    let before = w.picture().await;
+    let image = w.image();
+    let words = ["run", "sc-migrate", "--source-sc", &slow, "--dest-sc", &fast, "--image", &image, "--yes"];
+    w.pvmigrate(&words)
+        .await
+        .exits(3)
+        .says("an operator owns the pods")
+        .says("ConfigMap:")
+        .says("Argo CD's application `shop` syncs it")
+        .says("Flux's HelmRelease `chart`")
+        .says("the finalizer `example.com/keep`")
+        .says("the finalizer `example.com/mine`")
+        .says("stands on the same backend")
+        .says("its policy is Recycle")
+        .says("volumeMode Block")
+        .says("exceeded quota: tight")
+        .says("nothing was changed")
+        .done();
+    w.unchanged_since(&before).await;
+    w.patch("pv", &recycled, json!({"spec": {"persistentVolumeReclaimPolicy": "Delete"}})).await;
+    w.still_intact().await;
+});
+
+cluster_test!(a_user_without_the_rights_and_a_wrong_class_change_nothing, async |w: &World| {
+    let (slow, fast) = (w.class("slow").await, w.class("fast").await);
+    w.claim("data", &slow, "16Mi", &["ReadWriteOnce"]).await;
+    w.exercise_deployment("web", 1, &[("data", "data")], opts()).await;
+    w.ready("Deployment", "web").await;
+    let reads = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]}]);
+    let user = w.limited_user(reads).await;
+    let before = w.picture().await;
+    let image = w.image();
+    let words = |from: &str, to: &str| {
+        ["run", "sc-migrate", "--source-sc", from, "--dest-sc", to, "--image", &image, "--yes"].map(str::to_owned)
+    };
+    let run = async |words: &[String]| w.pvmigrate(&words.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let limited = words(&slow, &fast);
+    let limited: Vec<&str> = limited.iter().map(String::as_str).collect();
+    let refused = w.pvmigrate(&limited).kubeconfig(&user).await.exits(3);
+    let refused = refused.says("we may not patch persistentvolumes in the cluster").says("we may not create pods");
+    let refused = refused.says("we may not delete persistentvolumeclaims").says("we may not patch deployments.apps");
+    refused.says("kubectl auth can-i").says("nothing was changed").done();
+    run(&words(&slow, &slow)).await.exits(2).says("the same class").says("--dest-sc").done();
+    let unknown = fast.replace("fast", "fats");
+    run(&words(&slow, &unknown)).await.exits(3).says(&format!("did you mean `{fast}`?")).done();
+    run(&words("no-such", &fast)).await.exits(3).says("there is no StorageClass `no-such`").done();
+    w.unchanged_since(&before).await;
+});
+
+cluster_test!(exclusive what_keda_scales_is_left_alone, async |w: &World| {
+    let (slow, fast) = (w.class("slow").await, w.class("fast").await);
+    w.claim("data", &slow, "16Mi", &["ReadWriteOnce"]).await;
+    w.exercise_deployment("web", 1, &[("data", "data")], opts()).await;
+    w.ready("Deployment", "web").await;
+    let names = json!({"plural": "scaledobjects", "singular": "scaledobject", "kind": "ScaledObject", "listKind": "ScaledObjectList"});
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    w.apply(json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "scaledobjects.keda.sh"}, "spec": {"group": "keda.sh", "names": names, "scope": "Namespaced",
+        "versions": [{"name": "v1alpha1", "served": true, "storage": true, "schema": schema}]}}))
+    .await;
+    let scaler = json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": "burst"},
+        "spec": {"scaleTargetRef": {"name": "web"}}});
+    let made = async || w.try_apply(scaler.clone()).await.ok();
+    w.until("the new kind to be served", Duration::from_secs(60), made).await;
+    let before = w.picture().await;
+    let image = w.image();
+    let words = ["run", "sc-migrate", "--source-sc", &slow, "--dest-sc", &fast, "--image", &image, "--yes"];
+    w.pvmigrate(&words).await.exits(3).says("KEDA's ScaledObject `burst` would start it again").done();
+    w.unchanged_since(&before).await;
+});
+
+cluster_test!(only_the_claims_that_were_asked_for_are_planned, async |w: &World| {
+    let (slow, fast) = (w.class("slow").await, w.class("fast").await);
+    let other = w.extra_namespace().await;
+    for claim in ["a", "b", "c", &format!("{other}/d")] {
+        w.claim(claim, &slow, "16Mi", &["ReadWriteOnce"]).await;
+    }
+    for claim in ["a", "b", "c", &format!("{other}/d")] {
+        w.ready("pvc", claim).await;
+    }
+    w.patch("pvc", "b", json!({"metadata": {"labels": {"tier": "gold"}}})).await;
+    w.patch("pvc", &format!("{other}/d"), json!({"metadata": {"labels": {"tier": "gold"}}})).await;
+    let before = w.picture().await;
+    let (image, ns) = (w.image(), &w.ns);
+    let full: Vec<String> =
+        ["a", "b", "c"].map(|name| format!("{ns}/{name}")).into_iter().chain([format!("{other}/d")]).collect();
+    let words = ["run", "sc-migrate", "--source-sc", &slow, "--dest-sc", &fast, "--image", &image];
+    for (options, planned) in [
+        (vec![], "abcd"),
+        (vec!["--namespace", ns], "abc"),
+        (vec!["--exclude-namespace", ns], "d"),
+        (vec!["--selector", "tier=gold"], "bd"),
+        (vec!["--selector", "tier=gold", "--namespace", &other], "d"),
+        (vec!["--pvc", &full[0], "--pvc", &full[3]], "ad"),
+        (vec!["--exclude", &full[0], "--exclude", &full[3]], "bc"),
+    ] {
+        // Nobody is there to be asked: the plan is shown, and that is all.
+        let mut outcome = w.pvmigrate(&[&words[..], &options].concat()).await.exits(3).says("--yes");
+        outcome = outcome.says(&format!("move {} claims", planned.len()));
+        for (claim, letter) in full.iter().zip(["a", "b", "c", "d"]) {
+            let line = format!("  {claim}  ");
+            outcome = if planned.contains(letter) { outcome.says(&line) } else { outcome.does_not_say(&line) };
+        }
+    }
+    w.pvmigrate(&[&words[..], &["--pvc", &format!("{ns}/nothing")]].concat()).await.exits(3).says("nothing").done();
+    w.unchanged_since(&before).await;
 });

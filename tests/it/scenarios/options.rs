@@ -1,0 +1,168 @@
+//! What the options of sc-migrate promise.
+
+use super::shop::{asks_for_copy, copy_pod, count, freeze_at, id, open, shop, thaw};
+use crate::world::{World, cluster_test, opts};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::fs;
+
+fn policy(volume: &Value) -> &str {
+    volume["spec"]["persistentVolumeReclaimPolicy"].as_str().unwrap_or_default()
+}
+
+cluster_test!(two_deployments_on_one_claim_are_stopped_and_started_together, async |w: &World| {
+    let (slow, fast) = (w.class("slow").await, w.class("fast").await);
+    w.claim("shared", &slow, "32Mi", &["ReadWriteMany"]).await;
+    for name in ["one", "two"] {
+        w.exercise_deployment(name, 1, &[("data", "shared")], opts()).await;
+        w.ready("Deployment", name).await;
+    }
+    let image = w.image();
+    let words = ["run", "sc-migrate", "--source-sc", &slow, "--dest-sc", &fast, "--image", &image, "--yes"];
+    let moved = w.pvmigrate(&[&words[..], &["--output", "json"]].concat()).await.succeeds();
+    let moved = moved.says("in 1 units").says("stops Deployment one, Deployment two");
+    let rows: Value = serde_json::from_str(&moved.stdout).expect("stdout is one JSON value");
+    let row = &rows[0];
+    assert_eq!(rows.as_array().map(Vec::len), Some(1), "{rows}");
+    assert_eq!(row["claim"], format!("{}/shared", w.ns));
+    assert!(row["files"].as_u64().is_some_and(|files| files > 0), "{row}");
+    assert!(row["downtime_s"].as_f64().is_some_and(|seconds| seconds > 0.0), "{row}");
+    assert_eq!((&row["verified"], &row["source_kept"]), (&json!("full"), &json!(true)));
+    // Neither runs while the other's last delta is copied: both stops come before the final pass, both starts after it.
+    let events = w.events();
+    let at = |label: &str| events.iter().position(|event| event["t"] == "start" && id(event).ends_with(label));
+    let last = |label: &str| events.iter().rposition(|event| event["t"] == "start" && id(event).ends_with(label));
+    let pass = events.iter().position(|event| asks_for_copy(event, "final"));
+    assert!(last(".stop") < pass && pass < at(".start"), "{:?} {pass:?} {:?}", last(".stop"), at(".start"));
+    w.still_intact().await;
+    assert_eq!(w.leftovers().await, Vec::<String>::new());
+});
+
+cluster_test!(the_new_volume_is_of_the_size_mode_and_policy_that_were_asked_for, async |w: &World| {
+    let (slow, fast) = (w.class("slow").await, w.class_with("fast", json!({"reclaimPolicy": "Retain"})).await);
+    w.claim("data", &slow, "16Mi", &["ReadWriteOnce"]).await;
+    w.exercise_deployment("web", 1, &[("data", "data")], opts()).await;
+    w.ready("Deployment", "web").await;
+    let image = w.image();
+    let patch = w.dir().join("patch.yaml");
+    let patch_file = patch.display().to_string();
+    let words = |from: &str, to: &str| {
+        ["run", "sc-migrate", "--image", &image, "--yes", "--source-sc", from, "--dest-sc", to].map(str::to_owned)
+    };
+    let go = async |from: &str, to: &str, more: &[&str]| {
+        let words = words(from, to);
+        let words: Vec<&str> = words.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        w.pvmigrate(&words).await
+    };
+    // A patch that reaches for the volumes is refused before anything happens.
+    fs::write(&patch, "spec:\n  volumes: []\n").unwrap();
+    let before = w.picture().await;
+    go(&slow, &fast, &["--pod-patch", &patch_file])
+        .await
+        .exits(2)
+        .says("the pod patch must not change the volumes")
+        .done();
+    w.unchanged_since(&before).await;
+
+    let text = "metadata: {labels: {team: storage}}\nspec:\n  containers: [{resources: {limits: {memory: 2Gi}}}]\n";
+    fs::write(&patch, text).unwrap();
+    let options = ["--dest-reclaim", "original", "--dest-size", "48Mi", "--dest-access-mode", "ReadWriteMany"];
+    let options = [&options[..], &["--pod-patch", &patch_file, "--verify", "changed"]].concat();
+    go(&slow, &fast, &options).await.succeeds().says("changed").done();
+    let (claim, volume) = (w.get("pvc", "data").await, w.pv_of("data").await);
+    assert_eq!(claim["spec"]["resources"]["requests"]["storage"], "48Mi");
+    assert_eq!(claim["spec"]["accessModes"], json!(["ReadWriteMany"]));
+    assert_eq!(policy(&volume), "Delete", "as the original's, though the class says Retain");
+    let events = w.events();
+    let copies: Vec<&Value> = events.iter().filter(|e| asks_for_copy(e, "hot") || asks_for_copy(e, "final")).collect();
+    assert_eq!(copies.len(), 3);
+    for event in copies {
+        let pod = &event["write"]["body"];
+        assert_eq!(pod["metadata"]["labels"]["team"], "storage");
+        assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"]["memory"], "2Gi");
+    }
+
+    // And back: the class says Delete, the volume Retain.
+    let name = volume["metadata"]["name"].as_str().unwrap();
+    w.patch("pv", name, json!({"spec": {"persistentVolumeReclaimPolicy": "Retain"}})).await;
+    go(&fast, &slow, &["--dest-reclaim", "class", "--verify", "metadata", "--hot-passes", "0"]).await.succeeds().done();
+    assert_eq!(policy(&w.pv_of("data").await), "Delete");
+    assert_eq!(w.get("pvc", "data").await["spec"]["accessModes"], json!(["ReadWriteMany"]));
+    let events = w.events();
+    assert_eq!(count(&events, |event| asks_for_copy(event, "hot")), 0);
+    assert_eq!(count(&events, |event| asks_for_copy(event, "final")), 1);
+    w.still_intact().await;
+    assert_eq!(w.leftovers().await, Vec::<String>::new());
+});
+
+cluster_test!(exclusive the_default_class_follows_and_old_templates_are_named, async |w: &World| {
+    let (slow, fast) = (w.class("slow").await, w.class("fast").await);
+    w.exercise_statefulset("db", 1, &slow, "16Mi", opts()).await;
+    w.ready("StatefulSet", "db").await;
+    w.set_default_class(&slow).await;
+    let image = w.image();
+    let words = ["run", "sc-migrate", "--source-sc", &slow, "--dest-sc", &fast, "--image", &image, "--yes"];
+    w.pvmigrate(&[&words[..], &["--set-defaults", "--templates", "print"]].concat())
+        .await
+        .succeeds()
+        .says(&format!("{fast} is the default class now"))
+        .says(&format!("the claim template data of StatefulSet {}/db still names {slow}", w.ns))
+        .says("--cascade=orphan")
+        .done();
+    let defaults: Vec<Value> = w.list("StorageClass").await;
+    let is_default = |class: &&Value| {
+        class["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true"
+    };
+    let defaults: Vec<&Value> = defaults.iter().filter(is_default).map(|class| &class["metadata"]["name"]).collect();
+    assert_eq!(defaults, [&json!(fast)]);
+    w.still_intact().await;
+});
+
+cluster_test!(a_last_copy_that_takes_too_long_gives_the_source_back, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let late = w.pvmigrate(&shop.args(&["--max-downtime", "1"])).await.exits(4);
+    late.says("took longer than 1 s").says("started again on the source").says("--max-downtime").done();
+    shop.is_on_the_source().await;
+    assert_eq!(w.leftovers().await, Vec::<String>::new());
+    w.pvmigrate(&shop.args(&["--max-downtime", "300"])).await.succeeds().done();
+    shop.has_moved().await;
+});
+
+cluster_test!(an_interrupted_run_ends_after_its_step_and_goes_on_from_there, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let mut run = shop.start(&[]);
+    copy_pod(&mut run, "hot").await;
+    run.signal(Signal::INT);
+    run.wait().await.exits(130).says("stopping after the step in hand").says("pvmigrate resume").done();
+    shop.is_on_the_source().await;
+    // Again in the last delta, by the signal that a pod's end sends.
+    let mut run = w.start(&["resume"]);
+    copy_pod(&mut run, "final").await;
+    run.signal(Signal::TERM);
+    run.wait().await.exits(130).says("pvmigrate resume").done();
+    assert_eq!(w.get("pvc", "data").await["metadata"]["uid"], shop.original["metadata"]["uid"]);
+    w.pvmigrate(&["resume"]).await.succeeds().done();
+    shop.has_moved().await;
+});
+
+cluster_test!(a_user_that_may_not_read_the_files_is_told_how_to_copy, async |w: &World| {
+    let (from, to) = (w.class("slow").await, w.class("fast").await);
+    w.claim("data", &from, "64Mi", &["ReadWriteOnce"]).await;
+    w.exercise_deployment("web", 1, &[("data", "data")], opts()).await;
+    let shop = open(w, from, to).await;
+    w.in_volume("data", |volume| {
+        use std::os::unix::fs::PermissionsExt;
+        fs::write(volume.join("secret"), "of root").unwrap();
+        fs::set_permissions(volume.join("secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    })
+    .await;
+    let refused = w.pvmigrate(&shop.args(&["--run-as", "1000"])).await.exits(4);
+    refused.says("secret").says("--run-as").done();
+    shop.is_on_the_source().await;
+    assert_eq!(w.leftovers().await, Vec::<String>::new());
+    let mut run = shop.start(&["--run-as", "0"]);
+    freeze_at(&mut run, |event| asks_for_copy(event, "final")).await;
+    thaw(&run);
+    run.wait().await.succeeds().done();
+    shop.has_moved().await;
+});
