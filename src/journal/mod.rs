@@ -247,6 +247,17 @@ impl Journal {
         self.append(event, true)
     }
 
+    /// Records that a branch came to nothing and left everything as it was found: it is begun anew, under other ids.
+    pub fn give_up(&self, branch: &str, problem: &Problem) -> Result<(), Problem> {
+        let err = Some(problem.clone());
+        self.append(Event { err, ..Event::new(T::End, &StepId::new(branch), "end") }, true)
+    }
+
+    /// How often the branch was given up.
+    pub fn given_up(&self, branch: &str) -> u32 {
+        self.lock().state.given_up.get(branch).copied().unwrap_or(0)
+    }
+
     /// Records a sign of life of a step in flight, or what it must not forget; the last one counts.
     pub fn beat(&self, id: &StepId, op: &str, out: Json) -> Result<(), Problem> {
         let mut event = Event::new(T::Beat, id, op);

@@ -45,6 +45,8 @@ pub struct State {
     pub steps: HashMap<StepId, Step>,
     /// Branches that closed, with their results.
     pub ended: HashMap<String, Json>,
+    /// How often a branch was given up with everything as it was found.
+    pub given_up: HashMap<String, u32>,
     /// The highest counter seen in each branch.
     pub last: HashMap<String, u64>,
     pub facts: Vec<Json>,
@@ -66,6 +68,9 @@ impl State {
             |phase: &str| Err(Illegal::Order { n: event.n, t: event.t, id: event.id.clone(), phase: phase.to_owned() });
         match (event.t, before) {
             (T::Fact, _) => self.facts.push(event.out.clone().unwrap_or_default()),
+            (T::End, _) if event.err.is_some() => {
+                *self.given_up.entry(event.id.to_string()).or_default() += 1;
+            }
             (T::End, _) => {
                 self.ended.insert(event.id.to_string(), event.out.clone().unwrap_or_default());
             }

@@ -181,3 +181,15 @@ fn a_journal_of_the_first_version_is_read_for_ever() {
     assert_eq!(step.write.as_ref().map(|write| write.object().to_string()), Some("PersistentVolume:pv-1".into()));
     assert_eq!(step.sent, 2);
 }
+
+#[test]
+fn a_branch_that_was_given_up_is_begun_anew_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal_in(dir.path()).unwrap();
+    journal.give_up("root/3~shop/data", &Problem::refused("no room")).unwrap();
+    journal.end("root/3~shop/logs", json!(1)).unwrap();
+    drop(journal);
+    let journal = reopened(dir.path());
+    assert_eq!((journal.given_up("root/3~shop/data"), journal.given_up("root/3~shop/logs")), (1, 0));
+    assert_eq!((journal.ended("root/3~shop/data"), journal.ended("root/3~shop/logs")), (None, Some(json!(1))));
+}

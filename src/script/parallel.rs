@@ -114,12 +114,26 @@ fn in_branch(
     f: &FnPtr,
     args: Vec<Dynamic>,
 ) -> Result<Json, Problem> {
-    if let Some(out) = session.door.journal.ended(path) {
+    let journal = &session.door.journal;
+    if let Some(out) = journal.ended(path) {
         return Ok(out);
     }
-    let value = call(ctx, &branch.child(path.to_owned(), Mode::Steps), f, args)?;
+    // Begun anew after it was given up: none of its steps of then says anything of now.
+    let now = match journal.given_up(path) {
+        0 => path.to_owned(),
+        times => format!("{path}~again-{times}"),
+    };
+    let value = match call(ctx, &branch.child(now, Mode::Steps), f, args) {
+        Ok(value) => value,
+        Err(problem) => {
+            if problem.restart {
+                journal.give_up(path, &problem)?;
+            }
+            return Err(problem);
+        }
+    };
     let out = to_json(&value).map_err(|p| Problem::usage("the result of a branch must be plain values").because(&p))?;
-    session.door.journal.end(path, out.clone())?;
+    journal.end(path, out.clone())?;
     Ok(out)
 }
 

@@ -70,6 +70,9 @@ pub struct Problem {
     /// True if doing the same again may succeed without anybody changing anything.
     #[serde(default)]
     pub retryable: bool,
+    /// True if everything is as it was found: a resumed run begins this part anew instead of repeating its end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub restart: bool,
     /// What to type or to do next, one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hints: Vec<String>,
@@ -100,6 +103,7 @@ impl Problem {
             object: None,
             code: None,
             retryable: false,
+            restart: false,
             hints: Vec::new(),
             source: Vec::new(),
             place: None,

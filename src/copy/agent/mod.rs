@@ -95,7 +95,14 @@ pub fn open_both(source: &Path, target: &Path) -> Result<(Root, Root), Failure> 
             return Err(usage(format!("{} is inside {}", inner.display(), outer.display())));
         }
     }
-    let open = |path: &Path| Root::open(path).map_err(|e| usage(format!("{} cannot be opened: {e}", path.display())));
+    let open = |path: &Path| {
+        Root::open(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::PermissionDenied => {
+                Failure::new(FailKind::Permission, format!("{} may not be read: {e}", path.display()))
+            }
+            _ => usage(format!("{} cannot be opened: {e}", path.display())),
+        })
+    };
     let (source_root, target_root) = (open(source)?, open(target)?);
     // Two mounts of one volume have two paths: a claim given for both sides by mistake looks like this.
     if source_root.same_as(&target_root) {
