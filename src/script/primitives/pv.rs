@@ -96,7 +96,7 @@ pub const TABLE: &[Primitive] = &[
         doc: "Gives a verified target volume the original claim's name: reserves the volume, deletes the original claim, makes it \
               anew on the volume, waits until it is Bound and checks that it is.\nThrows `Voided` if somebody may have \
               written since the final pass: make that pass and its verification again.",
-        example: "let pv = get_pv(get_pvc(\"shop\", \"data\").volume); try { rebind(pv, \"shop\", \"logs\"); false } catch (e) { e.kind == \"Refused\" }",
+        example: "let pv = get_pv(get_pvc(\"shop\", \"data\").volume); let why = \"\"; try { rebind(pv, \"shop\", \"logs\"); } catch (e) { why = e.kind; } why == \"Refused\"",
         effect: Effect::Write,
         rights: &[
             ("get", "", "persistentvolumes"),
@@ -117,7 +117,7 @@ pub const TABLE: &[Primitive] = &[
         returns: "map",
         doc: "Gives a replaced source volume up: its policy becomes Delete, so that its provisioner frees the backend too. Refused \
               unless the original name stands on the verified target and nothing else needs the bytes.",
-        example: "let pv = get_pv(get_pvc(\"shop\", \"data\").volume); set_retain(pv); try { free_pv(pv); false } catch (e) { e.kind == \"Refused\" }",
+        example: "let pv = get_pv(get_pvc(\"shop\", \"data\").volume); set_retain(pv); let why = \"\"; try { free_pv(pv); } catch (e) { why = e.kind; } why == \"Refused\"",
         effect: Effect::Free,
         rights: &[
             ("get", "", "persistentvolumes"),

@@ -116,7 +116,7 @@ pub const TABLE: &[Primitive] = &[
         options: &[option("timeout_s", Type::Int, "until it is gone: 300")],
         returns: "()",
         doc: "Deletes this very claim and waits until it is gone. Refused while a pod names it, or while its volume would go with it.",
-        example: "let pvc = get_pvc(\"shop\", \"data\"); try { delete_pvc(pvc); false } catch (e) { e.kind == \"Refused\" }",
+        example: "let pvc = get_pvc(\"shop\", \"data\"); let why = \"\"; try { delete_pvc(pvc); } catch (e) { why = e.kind; } why == \"Refused\"",
         effect: Effect::Write,
         rights: &[("delete", "", "persistentvolumeclaims"), ("get", "", "persistentvolumes"), ("list", "", "pods")],
         run: |step, args| Box::pin(delete_pvc(step, args)),
