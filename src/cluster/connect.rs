@@ -239,7 +239,7 @@ impl Cluster {
     pub async fn find(&self, resource: &Resource, namespace: &str, name: &str) -> Result<Option<Json>, Error> {
         match self.read(&resource.path(namespace, name), &[]).await {
             Ok(object) => Ok(Some(slim(object))),
-            Err(e) if e.is_not_found() => Ok(None),
+            Err(e) if e.says_not_found() => Ok(None),
             Err(e) => Err(e),
         }
     }

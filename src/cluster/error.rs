@@ -35,6 +35,11 @@ impl Error {
         self.code() == Some(404)
     }
 
+    /// The API server's own word that the object does not exist; a 404 of anything in between is not.
+    pub fn says_not_found(&self) -> bool {
+        matches!(self, Error::Answer { code: 404, reason, .. } if reason == "NotFound")
+    }
+
     /// 409: exists already, changed in between, or another uid.
     pub fn is_conflict(&self) -> bool {
         self.code() == Some(409)

@@ -49,7 +49,7 @@ pub fn admit(run: &RunId, write: &Write, books: &Books, fresh: &Fresh) -> Result
             Verb::Patch => volume(run, write, books, fresh),
         },
         "PersistentVolumeClaim" => match write.verb {
-            Verb::Delete => delete_claim(run, books, fresh),
+            Verb::Delete => delete_claim(books, fresh),
             Verb::Create => Ok(()),
             Verb::Patch => patch_claim(write, fresh),
         },
@@ -309,7 +309,7 @@ fn patch_claim(write: &Write, fresh: &Fresh) -> Result<(), Problem> {
     Ok(())
 }
 
-fn delete_claim(run: &RunId, books: &Books, fresh: &Fresh) -> Result<(), Problem> {
+fn delete_claim(books: &Books, fresh: &Fresh) -> Result<(), Problem> {
     let Some(target) = &fresh.target else { return Ok(()) };
     let claim = Pvc(target);
     let reference = claim.reference();
@@ -337,9 +337,6 @@ fn delete_claim(run: &RunId, books: &Books, fresh: &Fresh) -> Result<(), Problem
         if precious && volume.policy() != "Retain" {
             return Err(never(&format!("volume `{}` holds verified bytes and is not Retain", volume.name())));
         }
-        return Ok(());
-    }
-    if claim.made_by() == run.as_str() {
         return Ok(());
     }
     if volume.policy() != "Retain" || volume.is_going() {

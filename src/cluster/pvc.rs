@@ -83,11 +83,6 @@ impl<'a> Pvc<'a> {
     pub fn is_ephemeral(self) -> bool {
         self.0["metadata"]["ownerReferences"].as_array().into_iter().flatten().any(|owner| owner["kind"] == "Pod")
     }
-
-    /// The run that made it, if one did.
-    pub fn made_by(self) -> &'a str {
-        text(self.0, "/metadata/labels/pvmigrate.io~1run")
-    }
 }
 
 /// How the target claim differs from its source.

@@ -77,9 +77,10 @@ impl Door {
         mut seen: Option<Json>,
     ) -> Result<Json, Problem> {
         let mut write = plan;
+        let sent_before = self.journal.recorded(id).is_some_and(|step| step.sent > 0);
         if let Some(step) = self.journal.recorded(id) {
             match (step.phase, step.write) {
-                (Phase::Done { out, .. }, _) => return Ok(out),
+                (Phase::Done { out, blob }, _) => return self.journal.output(out, blob.as_deref()),
                 (Phase::Started, Some(recorded)) => match self.settle(id, &recorded).await? {
                     Settled::Applied(object) => return self.conclude(id, op, &object),
                     // The recorded plan is kept: its inverse was made before anything changed.
@@ -98,7 +99,7 @@ impl Door {
                 Sent::Ok(object) => return self.conclude(id, op, &object),
                 Sent::Rejected(problem, again) => {
                     // A conflict may be our own earlier sending that arrived late.
-                    if problem.kind == Kind::Conflict && attempt > 1 {
+                    if problem.kind == Kind::Conflict && (attempt > 1 || sent_before) {
                         match self.settle(id, &write).await? {
                             Settled::Applied(object) => return self.conclude(id, op, &object),
                             Settled::NotApplied => {}
@@ -151,6 +152,10 @@ impl Door {
             Ok(fresh) => fresh,
             Err(problem) => return Sent::Rejected(problem, Again::No),
         };
+        // What is gone needs no deletion; and no guard has seen what a request would meet.
+        if write.verb == Verb::Delete && fresh.target.is_none() {
+            return Sent::Ok(Json::Null);
+        }
         if let Err(problem) = precondition(write, fresh.target.as_ref()) {
             return Sent::Rejected(problem, Again::No);
         }
@@ -171,7 +176,7 @@ impl Door {
             Err(e) if e.is_definite() => {
                 let problem = e.problem(&doing, Some(&write.object()));
                 // A deletion that finds nothing is done.
-                if e.is_not_found() && write.verb == Verb::Delete {
+                if e.says_not_found() && write.verb == Verb::Delete {
                     return Sent::Ok(fresh.target.unwrap_or_default());
                 }
                 let again = match (&e, &write.precondition) {

@@ -218,6 +218,11 @@ pub fn check_patch(patch: &Json) -> Result<(), Problem> {
     if !patch.is_null() && !patch.is_object() {
         return Err(Problem::usage("the pod patch is not a map").hint("write it as part of a Pod: {spec: {…}}"));
     }
+    for part in ["/metadata", "/spec", "/metadata/labels", "/metadata/annotations"] {
+        if patch.pointer(part).is_some_and(|value| !value.is_object()) {
+            return refuse(&format!("all of {}: it is not a map", part.trim_start_matches('/').replace('/', ".")));
+        }
+    }
     for (pointer, what) in [
         ("/metadata/name", "the pod's name"),
         ("/metadata/namespace", "the pod's namespace"),
@@ -315,6 +320,8 @@ mod tests {
             (json!({"spec": {"containers": [{"command": ["rm"]}]}}), false),
             (json!({"spec": {"containers": [{}, {}]}}), false),
             (json!({"spec": {"containers": null}}), false),
+            (json!({"spec": null}), false),
+            (json!({"metadata": {"labels": null}}), false),
             (json!({"spec": {"securityContext": {"fsGroup": 1}}}), false),
             (json!({"metadata": {"labels": {"pvmigrate.io/run": "x"}}}), false),
             (json!([]), false),

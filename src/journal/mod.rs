@@ -176,13 +176,18 @@ impl Journal {
         }
         match &step.phase {
             Phase::Started => Ok(Replay::Redo),
-            Phase::Done { out, blob } => Ok(Replay::Done(match blob {
-                Some(hash) => self.store.get_blob(hash)?,
-                None => out.clone(),
-            })),
+            Phase::Done { out, blob } => self.output(out.clone(), blob.as_deref()).map(Replay::Done),
             Phase::Failed(problem) if inner.state.was_caught(id) => Ok(Replay::Failed(problem.clone())),
             Phase::Failed(_) => Ok(Replay::Redo),
         }
+    }
+
+    /// The result of a step: large ones are kept beside the journal.
+    ///
+    /// # Errors
+    /// If it is damaged or cannot be read.
+    pub fn output(&self, out: Json, blob: Option<&str>) -> Result<Json, Problem> {
+        blob.map_or(Ok(out), |hash| self.store.get_blob(hash))
     }
 
     /// The result of a branch that ended before, if it did.

@@ -8,6 +8,7 @@ use crate::words::{Json, Kind, Problem};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// What a journal needs of its place.
@@ -27,6 +28,8 @@ pub trait Store: Send + Sync {
 pub struct FileStore {
     dir: PathBuf,
     file: Mutex<File>,
+    /// A record could not be written: the next one would stand behind what nobody can read.
+    broken: AtomicBool,
     /// Held as long as the store lives: the second process gets an error.
     _lock: File,
 }
@@ -53,7 +56,7 @@ impl FileStore {
             .map_err(|e| unusable(dir, &e))?;
         // The names of new files are durable only with their directory.
         File::open(dir).and_then(|d| d.sync_all()).map_err(|e| unusable(dir, &e))?;
-        Ok(FileStore { dir: dir.to_owned(), file: Mutex::new(file), _lock: lock })
+        Ok(FileStore { dir: dir.to_owned(), file: Mutex::new(file), _lock: lock, broken: AtomicBool::new(false) })
     }
 }
 
@@ -74,7 +77,14 @@ impl Store for FileStore {
         let mut line = serde_json::to_vec(event).expect("records are plain data");
         line.push(b'\n');
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        // After half a record, or one that may not be on disk, nothing more is written: it would follow what the next
+        // process cannot read, or count on what it does not find.
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(Problem::new(Kind::Local, "the journal could not be written before: nothing more is recorded")
+                .hint(format!("free space or permissions in {}, then resume", self.dir.display())));
+        }
         file.write_all(&line).and_then(|()| if durable { file.sync_data() } else { Ok(()) }).map_err(|e| {
+            self.broken.store(true, Ordering::SeqCst);
             Problem::local("the journal cannot be written", &e)
                 .hint(format!("free space or permissions in {}, then resume", self.dir.display()))
         })

@@ -118,6 +118,8 @@ impl Scan {
                 .is_some_and(|t| t.kind == FileType::RegularFile && t.size == node.size && t.mtime == node.mtime);
             if skipped && (node.mtime >= from || node.ctime >= from) {
                 self.suspects_count += 1;
+                // rsync takes a line that begins with # or ; for a comment.
+                self.suspects.extend_from_slice(b"./");
                 self.suspects.extend_from_slice(&pair.path);
                 self.suspects.push(0);
             }

@@ -282,6 +282,44 @@ fn a_change_that_size_and_time_hide_is_copied_by_the_next_pass() {
     bench.equal();
 }
 
+/// rsync takes lines of a list that begin so for comments.
+#[test]
+fn names_like_comments_are_read_again_too() {
+    let bench = Bench::new();
+    for name in ["#one", ";two", "-three"] {
+        fs::write(bench.source(name), "old").unwrap();
+    }
+    let hot = bench.good(Pass::Hot, None);
+    for name in ["#one", ";two", "-three"] {
+        kept(&bench.source(name), |p| fs::write(p, "new").unwrap());
+    }
+    bench.good(Pass::Final, Some(&hot));
+    for name in ["#one", ";two", "-three"] {
+        assert_eq!(fs::read_to_string(bench.target(name)).unwrap(), "new", "{name}");
+    }
+    bench.equal();
+}
+
+#[test]
+fn a_file_system_inside_the_source_is_not_left_out_in_silence() {
+    let bench = Bench::new();
+    let inner = bench.source("inner");
+    fs::create_dir(&inner).unwrap();
+    let mount = |word: &str, args: &[&str]| {
+        std::process::Command::new(word).args(args).arg(&inner).status().is_ok_and(|status| status.success())
+    };
+    if !mount("mount", &["-t", "tmpfs", "tmpfs"]) {
+        println!("skipped: a tmpfs cannot be mounted here");
+        return;
+    }
+    fs::write(inner.join("file"), "x").unwrap();
+    let report = bench.pass(Pass::Hot, None);
+    let verified = bench.verify(Mode::Full, None);
+    assert!(mount("umount", &[]));
+    assert!(!report.ok && report.meaning.contains("another file system begins here"), "{report:?}");
+    assert!(!verified.ok && verified.messages[0].contains("another file system"), "{verified:?}");
+}
+
 #[test]
 fn what_is_safely_older_than_the_last_pass_is_not_read_again() {
     let bench = Bench::new();
@@ -295,7 +333,7 @@ fn what_is_safely_older_than_the_last_pass_is_not_read_again() {
     assert!(last.messages[0].contains("future"));
 
     let changed = bench.verify(Mode::Changed, Some(Timestamp::now() + minute));
-    assert!(changed.ok && changed.hashed_files == 0 && changed.files == 1, "{changed:?}");
+    assert!(changed.ok && changed.hashed_files == 2, "the same when verifying: {changed:?}");
     let changed = bench.verify(Mode::Changed, Some(Timestamp::now()));
     assert!(changed.ok && changed.hashed_files == 2 && changed.hashed_bytes == 2, "{changed:?}");
     assert_eq!(bench.verify(Mode::Changed, None).kind, Some(FailKind::Usage));

@@ -176,10 +176,17 @@ fn walk_inner(
             let child = join(&path, &name.bytes);
             let sides = [(Side::Source, read(&s_fd, name.in_source)), (Side::Target, read(&t_fd, name.in_target))];
             let (s, t) = both(child.clone(), sides, see)?;
-            let enter = |node: &Option<Node>, root: &Root| {
-                node.as_ref().is_some_and(|n| n.kind == FileType::Directory && n.dev == root.dev)
+            // What another file system holds there would be neither copied nor compared: that must not pass for equal.
+            let mut enter = |node: &Option<Node>, root: &Root, side| {
+                let is_dir = node.as_ref().is_some_and(|n| n.kind == FileType::Directory);
+                let is_here = node.as_ref().is_some_and(|n| n.dev == root.dev);
+                if is_dir && !is_here {
+                    let error = io::Error::other("another file system begins here: it would be left out");
+                    see(Seen::Trouble { side, path: child.clone(), doing: "entering", error })?;
+                }
+                ControlFlow::Continue(is_dir && is_here)
             };
-            let (down_s, down_t) = (enter(&s, source), enter(&t, target));
+            let (down_s, down_t) = (enter(&s, source, Side::Source)?, enter(&t, target, Side::Target)?);
             if down_s || down_t {
                 stack.push((child.clone(), down_s, down_t));
             }

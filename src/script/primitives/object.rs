@@ -147,6 +147,7 @@ async fn apply_object(step: Step, args: Args) -> Result<Json, Problem> {
     if api.is_empty() || kind.is_empty() || name.is_empty() {
         return Err(Problem::usage("an object needs apiVersion, kind and metadata.name"));
     }
+    no_marks(&body)?;
     let resource = step.cluster().resource(&format!("{api}/{kind}")).await?;
     let namespace = if resource.namespaced {
         match text(&body, "/metadata/namespace") {
@@ -204,8 +205,30 @@ fn reverse(before: &Json, patch: &Json) -> Json {
     }
 }
 
+/// Our own marks say who made what: the guards go by them, so no script writes or removes one.
+fn no_marks(body: &Json) -> Result<(), Problem> {
+    match body {
+        Json::Object(map) => map.iter().try_for_each(|(key, value)| {
+            if key.starts_with("pvmigrate.io/") {
+                return Err(Problem::refused(format!("`{key}` is a mark of pvmigrate: scripts do not write it")));
+            }
+            no_marks(value)
+        }),
+        Json::Array(items) => items.iter().try_for_each(no_marks),
+        _ => Ok(()),
+    }?;
+    let is_map = |value: Option<&Json>| value.is_none_or(Json::is_object);
+    let metadata = body.get("metadata");
+    if !is_map(metadata) || !["labels", "annotations"].iter().all(|map| is_map(body["metadata"].get(*map))) {
+        return Err(Problem::refused("metadata, labels and annotations are not replaced whole")
+            .hint("name each key; () removes one"));
+    }
+    Ok(())
+}
+
 async fn patch_object(step: Step, args: Args) -> Result<Json, Problem> {
     let (namespace, name) = checked(&args, 1)?;
+    no_marks(args.json(3))?;
     let resource = step.cluster().resource(args.text(0)).await?;
     let there = step.get(args.text(0), namespace, name).await?;
     let patch = args.json(3);
