@@ -194,7 +194,8 @@ async fn tell(step: &Step, object: &Json) {
     let namespace = text(object, "/metadata/namespace");
     let name = crate::words::names::short_name(
         &format!("pvmigrate-{}", text(object, "/metadata/name")),
-        step.id.as_str(),
+        // The same step of another run stops it again, and has something to say too.
+        &format!("{run}/{}", step.id),
         200,
     );
     let time = Clock.stamp();
