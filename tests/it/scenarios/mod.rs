@@ -2,6 +2,7 @@
 
 mod ancestor;
 mod crashes;
+mod examples;
 mod faults;
 mod guards;
 mod moves;
