@@ -31,10 +31,10 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
 fn all(global: &Global) -> Result<(), Failure> {
     let mut rows = Vec::new();
     for p in primitives::all() {
-        rows.push(json!({"name": p.name, "effect": p.effect.word(), "what": p.doc.lines().next().unwrap_or_default(), "signature": p.signature()}));
+        rows.push(json!({"name": p.name, "effect": p.effect.word(), "what": p.doc.lines().next().unwrap_or_default(), "signature": p.signature(), "example": p.example}));
     }
     for c in CONTROLS {
-        rows.push(json!({"name": c.name, "effect": "controls", "what": c.doc.lines().next().unwrap_or_default(), "signature": c.signature}));
+        rows.push(json!({"name": c.name, "effect": "controls", "what": c.doc.lines().next().unwrap_or_default(), "signature": c.signature, "example": c.example}));
     }
     if global.output == Output::Json {
         ui::print_json(&json!(rows));
@@ -56,6 +56,14 @@ fn one(global: &Global, name: &str) -> Result<(), Failure> {
         );
         return Ok(());
     }
+    if let Some(c) = CONTROLS.iter().find(|c| c.name == name)
+        && global.output == Output::Json
+    {
+        ui::print_json(
+            &json!({"name": c.name, "signature": c.signature, "doc": c.doc, "effect": "controls", "example": c.example}),
+        );
+        return Ok(());
+    }
     let Some(text) = help::primitive(name) else {
         let mut problem = Problem::usage(format!("there is no primitive `{}`", names::plain(name)));
         if let Some(word) = names::did_you_mean(name, primitives::names()) {
@@ -70,7 +78,7 @@ fn one(global: &Global, name: &str) -> Result<(), Failure> {
 /// docs/primitives.md
 pub fn markdown() -> String {
     let mut text = String::from(
-        "# Primitives\n\nMade by `pvmigrate doc --markdown`; a test holds it. The examples run on the example cluster, namespace `shop`.\n",
+        "# Primitives\n\nMade by `pvmigrate doc --markdown`; a test holds it. Each example runs as it stands where a\nDeployment `web` uses the claims `data` and `logs` of class `slow` in the namespace `shop`, and a StatefulSet `db` its own;\nits value is true, and it leaves nothing of ours behind. A test runs them all.\n",
     );
     for (title, effect) in [
         ("Reads", primitives::Effect::Read),

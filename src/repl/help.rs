@@ -80,12 +80,16 @@ fn one_primitive(p: &Primitive) -> String {
         }
     }
     let rights: Vec<String> = p.rights.iter().map(|(verb, group, resource)| right(verb, group, resource)).collect();
-    text.push_str(&format!("\nIt {}. Rights: {}\n\nExample:\n  {}\n", p.effect.word(), rights.join(", "), p.example));
+    text.push_str(&format!("\nIt {}. Rights: {}\n\n{}", p.effect.word(), rights.join(", "), example(p.example)));
     text
 }
 
 fn one_control(c: &Control) -> String {
-    format!("{}\n\n{}\n\nExample:\n  {}\n", c.signature, c.doc, c.example)
+    format!("{}\n\n{}\n\n{}", c.signature, c.doc, example(c.example))
+}
+
+fn example(text: &str) -> String {
+    format!("Example:\n  {}\n", text.replace('\n', "\n  "))
 }
 
 /// `patch deployments.apps`

@@ -228,6 +228,15 @@ fn journals_that_do_not_belong_are_refused() {
 }
 
 #[test]
+fn the_reference_is_data_too() {
+    let desk = Desk::new();
+    for name in ["set_retain", "log"] {
+        desk.says(&["doc", name, "--output", "json"], 0, &[&format!("{{\"name\":\"{name}\""), "\"example\":"]);
+    }
+    desk.says(&["doc", "apply_object"], 0, &["\n  delete_object("]);
+}
+
+#[test]
 fn help_and_version_are_data() {
     let desk = Desk::new();
     desk.says(&["--version"], 0, &[concat!("pvmigrate ", env!("CARGO_PKG_VERSION"))]);

@@ -14,6 +14,7 @@ pub struct Control {
     pub name: &'static str,
     pub signature: &'static str,
     pub doc: &'static str,
+    /// As that of a primitive.
     pub example: &'static str,
 }
 

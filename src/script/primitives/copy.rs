@@ -43,7 +43,12 @@ pub const TABLE: &[Primitive] = &[
         doc: "Copies a claim to another with a pod that mounts both, the source read-only. Returns the report: `files_copied`, \
               `bytes_copied`, `files_total`, `bytes_total`, `started_at`, `seconds`, `node`.\nA final pass begins only when no \
               pod uses the source and every node that did has let it go; from then on it is watched.",
-        example: "let s = get_pvc(\"shop\", \"data\"); let t = create_pvc(s, #{ class: \"fast\" }); run_copy_pod(s, t).ok",
+        example: r#"let image = "registry.example/pvmigrate/agent:0.1.0";
+let source = get_pvc("shop", "data");
+let target = create_pvc(source, #{ class: "fast", image: image });
+let report = run_copy_pod(source, target, #{ image: image });
+delete_pvc(target);
+report.ok && report.files_copied > 0"#,
         effect: Effect::Write,
         rights: &[
             ("create", "", "pods"),
@@ -81,7 +86,15 @@ pub const TABLE: &[Primitive] = &[
         doc: "Compares two claims in a pod of its own: names, metadata and content. Returns the report: `source_digest`, `files`, \
               `bytes`, `hashed_files`, `differences`. A final verification throws `Mismatch` if anything differs and `Voided` \
               if somebody used the source since the final pass.",
-        example: "let s = get_pvc(\"shop\", \"data\"); let t = create_pvc(s, #{ class: \"fast\" }); run_copy_pod(s, t); verify_copy(s, t).files >= 0",
+        example: r#"let image = "registry.example/pvmigrate/agent:0.1.0";
+let source = get_pvc("shop", "data");
+let target = create_pvc(source, #{ class: "fast", image: image });
+let stopped = stop(get_object("Deployment", "shop", "web"));
+run_copy_pod(source, target, #{ image: image });
+let report = verify_copy(source, target, #{ image: image });
+start(stopped);
+delete_pvc(target);
+report.files > 0 && report.differences.is_empty()"#,
         effect: Effect::Write,
         rights: &[
             ("create", "", "pods"),

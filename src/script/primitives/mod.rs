@@ -109,7 +109,8 @@ pub struct Primitive {
     pub options: &'static [Param],
     pub returns: &'static str,
     pub doc: &'static str,
-    /// Runs in the namespace `shop` of the example cluster; its last value is true.
+    /// Runs where Deployment `web` uses the claims `data` and `logs` of class `slow`, and StatefulSet `db` its own, in the
+    /// namespace `shop`. Its last value is true, and it leaves nothing of ours behind: a test runs it.
     pub example: &'static str,
     pub effect: Effect,
     /// Verb, group and resource of each right that it needs.

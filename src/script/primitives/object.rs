@@ -21,7 +21,7 @@ pub const TABLE: &[Primitive] = &[
         returns: "object",
         doc: "Returns any object, which must exist. The namespace of cluster-scoped kinds is \"\". Kinds outside the core are written \
               with their group if need be: `Kind.group`.",
-        example: "get_object(\"Deployment\", \"shop\", \"web\").replicas >= 0",
+        example: r#"get_object("Deployment", "shop", "web").replicas == 1"#,
         effect: Effect::Read,
         rights: &[("get", "*", "*")],
         run: |step, args| Box::pin(get_object(step, args)),
@@ -55,7 +55,13 @@ pub const TABLE: &[Primitive] = &[
         returns: "object",
         doc: "Makes an object as the map says, or merges the map into the one that is there. An object that it makes carries the \
               annotation pvmigrate.io/run.",
-        example: "apply_object(#{ apiVersion: \"v1\", kind: \"ConfigMap\", metadata: #{ name: \"note\", namespace: \"shop\" }, data: #{ a: \"b\" } }).data.a == \"b\"",
+        example: r#"let note = apply_object(#{
+    apiVersion: "v1", kind: "ConfigMap",
+    metadata: #{ namespace: "shop", name: "note" },
+    data: #{ from: "slow", to: "fast" },
+});
+delete_object("ConfigMap", "shop", "note");
+note.data.to == "fast""#,
         effect: Effect::Write,
         rights: &[("get", "*", "*"), ("create", "*", "*"), ("patch", "*", "*")],
         run: |step, args| Box::pin(apply_object(step, args)),
@@ -71,7 +77,9 @@ pub const TABLE: &[Primitive] = &[
         options: &[],
         returns: "object",
         doc: "Merges a patch (RFC 7386: () removes a key) into an object that must exist.",
-        example: "patch_object(\"Deployment\", \"shop\", \"web\", #{ metadata: #{ labels: #{ touched: \"yes\" } } }).labels.touched == \"yes\"",
+        example: r#"let labelled = patch_object("Deployment", "shop", "web", #{ metadata: #{ labels: #{ moving: "yes" } } });
+let plain = patch_object("Deployment", "shop", "web", #{ metadata: #{ labels: #{ moving: () } } });
+labelled.labels.moving == "yes" && plain.labels.moving == ()"#,
         effect: Effect::Write,
         rights: &[("get", "*", "*"), ("patch", "*", "*")],
         run: |step, args| Box::pin(patch_object(step, args)),
@@ -82,7 +90,9 @@ pub const TABLE: &[Primitive] = &[
         options: &[],
         returns: "()",
         doc: "Deletes an object that must exist, with its dependents in the background. Volumes, namespaces and nodes are refused.",
-        example: "apply_object(#{ apiVersion: \"v1\", kind: \"ConfigMap\", metadata: #{ name: \"gone\", namespace: \"shop\" } }); delete_object(\"ConfigMap\", \"shop\", \"gone\"); find_object(\"ConfigMap\", \"shop\", \"gone\") == ()",
+        example: r#"apply_object(#{ apiVersion: "v1", kind: "ConfigMap", metadata: #{ namespace: "shop", name: "note" } });
+delete_object("ConfigMap", "shop", "note");
+find_object("ConfigMap", "shop", "note") == ()"#,
         effect: Effect::Write,
         rights: &[("get", "*", "*"), ("delete", "*", "*")],
         run: |step, args| Box::pin(delete_object(step, args)),

@@ -58,7 +58,10 @@ pub const TABLE: &[Primitive] = &[
         returns: "PersistentVolume",
         doc: "Protects a volume: its policy becomes Retain, and other runs keep their hands off it. The policy from before is \
               noted on the volume.",
-        example: "let pv = get_pv(get_pvc(\"shop\", \"data\").volume); set_retain(pv).policy == \"Retain\"",
+        example: r#"let pv = get_pv(get_pvc("shop", "data").volume);
+let kept = set_retain(pv);
+set_reclaim_policy(kept, pv.policy);
+kept.policy == "Retain""#,
         effect: Effect::Write,
         rights: &[("get", "", "persistentvolumes"), ("patch", "", "persistentvolumes")],
         run: |step, args| Box::pin(set_retain(step, args)),
@@ -70,7 +73,10 @@ pub const TABLE: &[Primitive] = &[
         returns: "PersistentVolume",
         doc: "Sets the reclaim policy and takes our hand off the volume. `Delete` is refused wherever it could destroy bytes that \
               are needed.",
-        example: "let pv = get_pv(get_pvc(\"shop\", \"data\").volume); set_reclaim_policy(pv, \"Retain\").policy == \"Retain\"",
+        example: r#"let pv = get_pv(get_pvc("shop", "data").volume);
+let kept = set_reclaim_policy(pv, "Retain");
+let back = set_reclaim_policy(kept, "Delete");
+kept.policy == "Retain" && back.policy == "Delete""#,
         effect: Effect::Write,
         rights: &[
             ("get", "", "persistentvolumes"),
@@ -96,7 +102,20 @@ pub const TABLE: &[Primitive] = &[
         doc: "Gives a verified target volume the original claim's name: reserves the volume, deletes the original claim, makes it \
               anew on the volume, waits until it is Bound and checks that it is.\nThrows `Voided` if somebody may have \
               written since the final pass: make that pass and its verification again.",
-        example: "let pv = get_pv(get_pvc(\"shop\", \"data\").volume); let why = \"\"; try { rebind(pv, \"shop\", \"logs\"); } catch (e) { why = e.kind; } why == \"Refused\"",
+        example: r#"let image = "registry.example/pvmigrate/agent:0.1.0";
+let data = get_pvc("shop", "data");
+let source = set_retain(get_pv(data.volume));
+let target = create_pvc(data, #{ class: "fast", image: image });
+let copy = set_retain(get_pv(target.volume));
+let stopped = stop(get_object("Deployment", "shop", "web"));
+run_copy_pod(data, target, #{ pass: "final", image: image });
+verify_copy(data, target, #{ pass: "final", image: image });
+let moved = rebind(copy, "shop", "data");
+start(stopped);
+for pv in [source, copy] {
+    set_reclaim_policy(get_pv(pv.name), "Retain");
+}
+moved.class == "fast" && moved.volume == copy.name"#,
         effect: Effect::Write,
         rights: &[
             ("get", "", "persistentvolumes"),
@@ -117,7 +136,18 @@ pub const TABLE: &[Primitive] = &[
         returns: "map",
         doc: "Gives a replaced source volume up: its policy becomes Delete, so that its provisioner frees the backend too. Refused \
               unless the original name stands on the verified target and nothing else needs the bytes.",
-        example: "let pv = get_pv(get_pvc(\"shop\", \"data\").volume); set_retain(pv); let why = \"\"; try { free_pv(pv); } catch (e) { why = e.kind; } why == \"Refused\"",
+        example: r#"let image = "registry.example/pvmigrate/agent:0.1.0";
+let data = get_pvc("shop", "data-db-0");
+let source = set_retain(get_pv(data.volume));
+let target = create_pvc(data, #{ class: "fast", image: image });
+let copy = set_retain(get_pv(target.volume));
+let stopped = stop(get_object("StatefulSet", "shop", "db"));
+run_copy_pod(data, target, #{ pass: "final", image: image });
+verify_copy(data, target, #{ pass: "final", image: image });
+rebind(copy, "shop", "data-db-0");
+start(stopped);
+set_reclaim_policy(get_pv(copy.name), "Delete");
+free_pv(get_pv(source.name)).freed && find_pv(source.name) == ()"#,
         effect: Effect::Free,
         rights: &[
             ("get", "", "persistentvolumes"),

@@ -97,7 +97,9 @@ pub const TABLE: &[Primitive] = &[
         returns: "PersistentVolumeClaim",
         doc: "Makes the temporary claim of a move and waits until its volume is provisioned, with a reservation pod where the class \
               waits for a first consumer. It carries no data source, selector or volume name.",
-        example: "let t = create_pvc(get_pvc(\"shop\", \"data\"), #{ class: \"fast\" }); t.phase == \"Bound\" && t.class == \"fast\"",
+        example: r#"let target = create_pvc(get_pvc("shop", "data"), #{ class: "fast", image: "registry.example/pvmigrate/agent:0.1.0" });
+delete_pvc(target);
+target.phase == "Bound" && target.class == "fast""#,
         effect: Effect::Write,
         rights: &[
             ("create", "", "persistentvolumeclaims"),
@@ -116,7 +118,9 @@ pub const TABLE: &[Primitive] = &[
         options: &[option("timeout_s", Type::Int, "until it is gone: 300")],
         returns: "()",
         doc: "Deletes this very claim and waits until it is gone. Refused while a pod names it, or while its volume would go with it.",
-        example: "let pvc = get_pvc(\"shop\", \"data\"); let why = \"\"; try { delete_pvc(pvc); } catch (e) { why = e.kind; } why == \"Refused\"",
+        example: r#"let target = create_pvc(get_pvc("shop", "data"), #{ class: "fast", image: "registry.example/pvmigrate/agent:0.1.0" });
+delete_pvc(target);
+find_pvc("shop", target.name) == ()"#,
         effect: Effect::Write,
         rights: &[("delete", "", "persistentvolumeclaims"), ("get", "", "persistentvolumes"), ("list", "", "pods")],
         run: |step, args| Box::pin(delete_pvc(step, args)),

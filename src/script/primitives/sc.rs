@@ -39,7 +39,8 @@ pub const TABLE: &[Primitive] = &[
         options: &[],
         returns: "StorageClass",
         doc: "Makes a StorageClass the default, and no other: the new one first, so that there is never none.",
-        example: "set_default_sc(\"fast\").annotations[\"storageclass.kubernetes.io/is-default-class\"] == \"true\"",
+        example: r#"let fast = set_default_sc("fast");
+fast.annotations["storageclass.kubernetes.io/is-default-class"] == "true""#,
         effect: Effect::Write,
         rights: &[("list", "storage.k8s.io", "storageclasses"), ("patch", "storage.k8s.io", "storageclasses")],
         run: |step, args| Box::pin(set_default_sc(step, args)),

@@ -18,7 +18,10 @@ pub const TABLE: &[Primitive] = &[
         options: &[],
         returns: "object",
         doc: "Sets the number of replicas of a Deployment or StatefulSet; does not wait.",
-        example: "scale(get_object(\"Deployment\", \"shop\", \"web\"), 1).replicas == 1",
+        example: r#"let web = get_object("Deployment", "shop", "web");
+let none = scale(web, 0);
+let again = scale(none, web.replicas);
+none.replicas == 0 && again.replicas == web.replicas"#,
         effect: Effect::Write,
         rights: &[("get", "apps", "deployments"), ("patch", "apps", "deployments"), ("patch", "apps", "statefulsets")],
         run: |step, args| Box::pin(scale(step, args)),
@@ -30,7 +33,10 @@ pub const TABLE: &[Primitive] = &[
         returns: "map",
         doc: "Stops a workload: no replicas, and waits until the last of its pods is gone. What it returns is handed to `start`. The \
               replicas from before are noted on the workload.",
-        example: "let s = stop(get_object(\"Deployment\", \"shop\", \"web\")); start(s); s.replicas >= 0",
+        example: r#"let stopped = stop(get_object("Deployment", "shop", "web"));
+let left = users_of(get_pvc("shop", "data")).pods;
+start(stopped);
+stopped.replicas == 1 && left.is_empty()"#,
         effect: Effect::Write,
         rights: &[
             ("get", "apps", "deployments"),
@@ -50,7 +56,9 @@ pub const TABLE: &[Primitive] = &[
         returns: "map",
         doc: "Starts what `stop` stopped, with the replicas from before, and waits until they are Ready. Returns `downtime_s`, the \
               seconds from the stop to Ready again.",
-        example: "let s = stop(get_object(\"Deployment\", \"shop\", \"web\")); start(s).downtime_s >= 0",
+        example: r#"let stopped = stop(get_object("Deployment", "shop", "web"));
+let started = start(stopped);
+started.replicas == 1 && started.downtime_s > 0.0"#,
         effect: Effect::Write,
         rights: &[
             ("patch", "apps", "deployments"),
@@ -194,7 +202,8 @@ async fn tell(step: &Step, object: &Json) {
     let namespace = text(object, "/metadata/namespace");
     let name = crate::words::names::short_name(
         &format!("pvmigrate-{}", text(object, "/metadata/name")),
-        step.id.as_str(),
+        // The same step of another run stops it again, and has something to say too.
+        &format!("{run}/{}", step.id),
         200,
     );
     let time = Clock.stamp();
