@@ -56,6 +56,7 @@ pub const TABLE: &[Primitive] = &[
             ("patch", "apps", "deployments"),
             ("patch", "apps", "statefulsets"),
             ("watch", "apps", "deployments"),
+            ("get", "apps", "replicasets"),
             ("patch", "apps", "replicasets"),
         ],
         run: |step, args| Box::pin(start(step, args)),
