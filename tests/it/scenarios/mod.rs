@@ -7,4 +7,8 @@ mod guards;
 mod moves;
 mod originals;
 mod refusals;
+mod refusals_managers;
+mod refusals_server;
+mod refusals_volumes;
+mod refused;
 mod shop;
