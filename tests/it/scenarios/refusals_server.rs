@@ -1,7 +1,7 @@
 //! What is refused because the server would: rights, quotas, limits. It is asked before anything is changed.
 
 use super::refused::tells_exactly;
-use super::shop::shop;
+use super::shop::{freeze_at, is, shop, thaw};
 use crate::world::{World, cluster_test, opts};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -178,4 +178,59 @@ cluster_test!(a_namespace_that_goes_and_names_that_are_not_there_are_told, async
         w.pvmigrate(&[&words[..], &options].concat()).await.exits(3).says(&text).says("hint: see: ").done();
         unchanged().await;
     }
+});
+
+// The server counts a claim that is gone for a moment longer, and other claims want the same room.
+cluster_test!(a_full_quota_is_waited_for_in_the_midst_of_a_swap, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let hard = |claims: &str| json!({"spec": {"hard": {"persistentvolumeclaims": claims}}});
+    let mut quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "room"}});
+    json_patch::merge(&mut quota, &hard("2"));
+    w.apply(quota).await;
+    let used = async |claims: &str| {
+        let used = async || {
+            (w.get("ResourceQuota", "room").await["status"]["used"]["persistentvolumeclaims"] == claims).then_some(())
+        };
+        w.until(&format!("{claims} claims to be counted"), LONG, used).await;
+    };
+    used("1").await;
+    let mut run = shop.start(&[]);
+    freeze_at(&mut run, |event| is(event, "done", ".delete-original")).await;
+    w.gone("pvc", "data").await;
+    used("1").await;
+    w.claim("other", &shop.to, "16Mi", &["ReadWriteOnce"]).await;
+    used("2").await;
+    assert!(w.find("pvc", "data").await.is_none(), "it was frozen too late");
+    thaw(&run);
+    let told = async || run.said().contains("exceeded quota: room").then_some(());
+    w.until("the quota to be told of", LONG, told).await;
+    assert!(!run.has_ended(), "{}", run.said());
+    assert!(w.find("pvc", "data").await.is_none());
+    w.delete("pvc", "other").await;
+    run.wait().await.succeeds().done();
+    shop.has_moved().await;
+});
+
+cluster_test!(units_wait_for_room_in_their_quota, async |w: &World| {
+    let (slow, fast) = (w.class("slow").await, w.class("fast").await);
+    let claims = ["a", "b", "c"];
+    for claim in claims {
+        w.claim(claim, &slow, "16Mi", &["ReadWriteOnce"]).await;
+        w.ready("pvc", claim).await;
+    }
+    let hard = json!({"persistentvolumeclaims": "4"});
+    w.apply(json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "room"}, "spec": {"hard": hard}}))
+        .await;
+    let counted = async || {
+        (w.get("ResourceQuota", "room").await["status"]["used"]["persistentvolumeclaims"] == "3").then_some(())
+    };
+    w.until("the quota to be counted", LONG, counted).await;
+    let image = w.image();
+    let words = ["run", "sc-migrate", "--source-sc", &slow, "--dest-sc", &fast, "--image", &image, "--yes"];
+    // Three at once, with room for one target.
+    w.pvmigrate(&words).await.succeeds().says("exceeded quota: room").done();
+    for claim in claims {
+        assert_eq!(w.get("pvc", claim).await["spec"]["storageClassName"], fast.as_str(), "{claim}");
+    }
+    assert_eq!(w.leftovers().await, Vec::<String>::new());
 });
