@@ -321,10 +321,17 @@ impl Cluster {
     /// If something cannot be read: a unit is never let pass unseen.
     pub async fn preflight(&self, run: &RunId, units: &[Unit], wanted: &Wanted) -> Result<Vec<Refusal>, Problem> {
         let namespaces = units.iter().map(|unit| unit.namespace.clone()).collect();
-        let all = self.population(&namespaces).await?;
+        let mut all = self.population(&namespaces).await?;
         let look = |e: super::Error| e.problem("look before moving", None);
         let volumes = self.list_all(&known("PersistentVolume"), "").await.map_err(look)?;
         let claims = self.list_all(&known("PersistentVolumeClaim"), "").await.map_err(look)?;
+        // A server of NFS is everybody's: pods of other namespaces may mount the directory by themselves.
+        let is_moved =
+            |volume: &Pv| units.iter().flat_map(|unit| &unit.claims).any(|c| Pvc(c).volume() == volume.name());
+        if volumes.iter().map(Pv).any(|volume| matches!(volume.backend(), Some(Backend::Nfs(..))) && is_moved(&volume))
+        {
+            all.pods = self.list_all(&known("Pod"), "").await.map_err(look)?;
+        }
         let mut refusals = Vec::new();
         for unit in units {
             let namespace =

@@ -24,7 +24,7 @@ cluster_test!(every_manager_of_a_workload_is_named_at_once, async |w: &World| {
     w.exercise_deployment("postgres", 1, &[("data", "postgres")], opts().patch(postgres)).await;
     // Its pods are the operator's own, and fit no node.
     let redis = operator(w, "redis").await;
-    let spec = json!({"containers": [{"name": "c", "image": "docker.io/e2e/tools:1"}], "nodeSelector": {"no": "node"},
+    let spec = json!({"automountServiceAccountToken": false, "containers": [{"name": "c", "image": "docker.io/e2e/tools:1"}], "nodeSelector": {"no": "node"},
         "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "redis"}}]});
     let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "redis-0"}, "spec": spec});
     json_patch::merge(&mut pod, &redis);

@@ -85,9 +85,10 @@ cluster_test!(every_obstacle_of_a_claim_or_its_volume_is_named_at_once, async |w
     let host = bound(w, &hand, "host", path(w, "host")).await;
     let host_twin = volume(w, &hand, "host-twin", local(w, "host/")).await;
     let inline = bound(w, &hand, "inline", nfs("/exports/inline")).await;
+    let far = bound(w, &hand, "far", nfs("/far")).await;
 
     let claims = w.list("pvc").await;
-    assert_eq!(claims.len(), 13);
+    assert_eq!(claims.len(), 14);
     for claim in claims {
         w.ready("pvc", claim["metadata"]["name"].as_str().expect("it has a name")).await;
     }
@@ -103,15 +104,21 @@ cluster_test!(every_obstacle_of_a_claim_or_its_volume_is_named_at_once, async |w
     let tracking = format!("shop:/PersistentVolumeClaim:{}/argo", w.ns);
     w.patch("pvc", "argo", json!({"metadata": {"annotations": {"argocd.argoproj.io/tracking-id": tracking}}})).await;
     w.patch("pvc", "helm", json!({"metadata": {"labels": {"helm.toolkit.fluxcd.io/name": "chart"}}})).await;
-    // They mount the server's directories themselves. Neither has a running pod: the one is scaled to zero, the other
-    // fits no node.
+    // They mount the server's directories themselves. None has a running pod: one is scaled to zero, the others fit
+    // no node.
     let mount = json!([{"name": "share", "nfs": {"server": "files.example", "path": "/exports"}}]);
     let container = json!([{"name": "c", "image": "docker.io/e2e/tools:1"}]);
     let patch = json!({"spec": {"template": {"spec": {"volumes": mount, "containers": container}}}});
     w.exercise_deployment("backup", 0, &[], opts().patch(patch)).await;
-    let spec = json!({"containers": container, "nodeSelector": {"no": "node"},
-        "volumes": [{"name": "share", "nfs": {"server": "FILES.example", "path": "/exports/inline/"}}]});
-    w.apply(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "peek"}, "spec": spec})).await;
+    let other = w.extra_namespace().await;
+    let peek = async |ns: &str, server: &str, path: &str| {
+        let volumes = json!([{"name": "share", "nfs": {"server": server, "path": path}}]);
+        let spec = json!({"automountServiceAccountToken": false, "containers": container, "nodeSelector": {"no": "node"}, "volumes": volumes});
+        let meta = json!({"name": "peek", "namespace": ns});
+        w.apply(json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})).await;
+    };
+    peek(&w.ns, "FILES.example", "/exports/inline/").await;
+    peek(&other, "files.example", "/far/away").await;
     // These are told of and stand in nobody's way.
     w.claim("unbound", &hand, "16Gi", &["ReadWriteOnce"]).await;
     let good = bound(w, &hand, "good", local(w, "good")).await;
@@ -153,6 +160,7 @@ cluster_test!(every_obstacle_of_a_claim_or_its_volume_is_named_at_once, async |w
             (format!("Pod:{}/peek", w.ns), &format!("it mounts the backend of volume `{inline}` directly")),
             (format!("Deployment:{}/backup", w.ns), &format!("it mounts the backend of volume `{inline}` directly")),
             (format!("Deployment:{}/backup", w.ns), &format!("it mounts the backend of volume `{share}` directly")),
+            (format!("Pod:{other}/peek"), &format!("it mounts the backend of volume `{far}` directly")),
         ],
     );
     refused.says("unbound is Pending, not Bound").says("--on-refusal skip").says("nothing was changed").done();
@@ -161,7 +169,7 @@ cluster_test!(every_obstacle_of_a_claim_or_its_volume_is_named_at_once, async |w
     w.pvmigrate(&[&words[..], &["--on-refusal", "skip"]].concat())
         .await
         .succeeds()
-        .says("13 of 14 units are skipped")
+        .says("14 of 15 units are skipped")
         .done();
     assert_eq!(w.get("pvc", "good").await["spec"]["storageClassName"], fast.as_str());
     assert_ne!(w.pv_of("good").await["metadata"]["name"], good.as_str());
