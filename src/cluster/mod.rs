@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod preflight;
 pub mod pv;
 pub mod pvc;
+pub mod quota;
 pub mod send;
 pub mod units;
 pub mod vigil;

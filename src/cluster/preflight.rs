@@ -43,7 +43,7 @@ pub fn judge(
         );
     }
     for claim in &unit.claims {
-        judge_claim(&mut found, run, Pvc(claim), volumes, &all.pods);
+        judge_claim(&mut found, run, Pvc(claim), volumes, all);
     }
     for object in &unit.workloads {
         judge_workload(&mut found, object, all);
@@ -100,7 +100,7 @@ fn is_finished(pod: &Json) -> bool {
 
 const LEAVE_OUT: &str = "leave the claim out: --exclude NS/NAME";
 
-fn judge_claim(found: &mut Findings, run: &RunId, claim: Pvc<'_>, volumes: &[Json], pods: &[Json]) {
+fn judge_claim(found: &mut Findings, run: &RunId, claim: Pvc<'_>, volumes: &[Json], all: &Population) {
     let object = workload::reference(claim.0);
     if claim.is_going() {
         found.add(&object, "it is being deleted", LEAVE_OUT);
@@ -126,15 +126,15 @@ fn judge_claim(found: &mut Findings, run: &RunId, claim: Pvc<'_>, volumes: &[Jso
             LEAVE_OUT,
         );
     }
-    gitops(found, &object, claim.0);
+    gitops(found, &object, claim.0, &all.applications);
     let Some(volume) = volumes.iter().map(Pv).find(|volume| volume.name() == claim.volume()) else {
         found.add(&object, &format!("its volume `{}` does not exist", claim.volume()), LEAVE_OUT);
         return;
     };
-    judge_volume(found, run, claim, volume, volumes, pods);
+    judge_volume(found, run, claim, volume, volumes, all);
 }
 
-fn judge_volume(found: &mut Findings, run: &RunId, claim: Pvc<'_>, volume: Pv<'_>, volumes: &[Json], pods: &[Json]) {
+fn judge_volume(found: &mut Findings, run: &RunId, claim: Pvc<'_>, volume: Pv<'_>, volumes: &[Json], all: &Population) {
     let object = workload::reference(volume.0);
     if volume.is_going() {
         found.add(&object, "it is being deleted: its bytes go with its claim, whatever the policy", LEAVE_OUT);
@@ -165,8 +165,15 @@ fn judge_volume(found: &mut Findings, run: &RunId, claim: Pvc<'_>, volume: Pv<'_
             );
         }
     }
-    for pod in pods {
-        for inline in pod["spec"]["volumes"].as_array().into_iter().flatten() {
+    // A template whose pods are not there yet counts too; what a template made is told by the template.
+    let pods = all.pods.iter().map(|pod| (pod, &pod["spec"]));
+    let templates = all.templated.iter().filter_map(|object| Some((object, &workload::template(object)?["spec"])));
+    let made = |object: &Json| {
+        let owner = controller(object).map_or("", |owner| text(owner, "/uid"));
+        all.templated.iter().any(|template| uid(template) == owner)
+    };
+    for (user, spec) in pods.chain(templates).filter(|(user, _)| !made(user)) {
+        for inline in spec["volumes"].as_array().into_iter().flatten() {
             let theirs = match (text(inline, "/nfs/server"), text(inline, "/nfs/path"), text(inline, "/hostPath/path"))
             {
                 ("", _, "") => continue,
@@ -175,7 +182,7 @@ fn judge_volume(found: &mut Findings, run: &RunId, claim: Pvc<'_>, volume: Pv<'_
             };
             if theirs.overlaps(&backend) {
                 found.add(
-                    &workload::reference(pod),
+                    &workload::reference(user),
                     &format!("it mounts the backend of volume `{}` directly", volume.name()),
                     LEAVE_OUT,
                 );
@@ -208,7 +215,7 @@ fn judge_workload(found: &mut Findings, object: &Json, all: &Population) {
             "set whenScaled to Retain first",
         );
     }
-    gitops(found, &reference, object);
+    gitops(found, &reference, object, &all.applications);
     for scaler in &all.autoscalers {
         let scaled = &scaler["spec"]["scaleTargetRef"];
         let target_kind = match text(scaled, "/kind") {
@@ -222,11 +229,17 @@ fn judge_workload(found: &mut Findings, object: &Json, all: &Population) {
             continue;
         }
         if text(scaler, "/kind") == "ScaledObject" {
-            found.add(
-                &reference,
-                &format!("KEDA's ScaledObject `{}` would start it again", text(scaler, "/metadata/name")),
-                "pause the ScaledObject first (autoscaling.keda.sh/paused-replicas)",
-            );
+            if !is_paused(scaler) {
+                let name = text(scaler, "/metadata/name");
+                found.add(
+                    &reference,
+                    &format!("KEDA's ScaledObject `{name}` would start it again"),
+                    &format!(
+                        "pause it for the time being: kubectl -n {} annotate scaledobject {name} autoscaling.keda.sh/paused=true",
+                        reference.namespace
+                    ),
+                );
+            }
         } else if scaler["spec"]["minReplicas"] == 0 {
             found.add(
                 &reference,
@@ -237,8 +250,17 @@ fn judge_workload(found: &mut Findings, object: &Json, all: &Population) {
     }
 }
 
-/// Managers that put back what we change, told by the marks that they leave.
-fn gitops(found: &mut Findings, reference: &ObjectRef, object: &Json) {
+/// True if KEDA itself says so. `paused-replicas` is no pause for us: KEDA goes on setting that very number.
+fn is_paused(scaler: &Json) -> bool {
+    let note = |key: &str| scaler["metadata"]["annotations"][key].as_str();
+    let mut conditions = scaler["status"]["conditions"].as_array().into_iter().flatten();
+    note("autoscaling.keda.sh/paused") == Some("true")
+        && note("autoscaling.keda.sh/paused-replicas").is_none()
+        && conditions.any(|condition| condition["type"] == "Paused" && condition["status"] == "True")
+}
+
+/// Managers that put back what we change, told by the marks that they leave and by their own lists.
+fn gitops(found: &mut Findings, reference: &ObjectRef, object: &Json, applications: &[Json]) {
     let label = |key: &str| object["metadata"]["labels"][key].as_str().unwrap_or_default();
     let note = |key: &str| object["metadata"]["annotations"][key].as_str().unwrap_or_default();
     let off = |value: &str| value == "disabled";
@@ -260,14 +282,36 @@ fn gitops(found: &mut Findings, reference: &ObjectRef, object: &Json) {
     let instance = label("argocd.argoproj.io/instance");
     // A tracking id that names another object is a copy's: Argo ignores it.
     let own = tracking.rsplit(':').next().is_some_and(|tail| tail.ends_with(&format!("/{}", reference.name)));
-    if (!tracking.is_empty() && own) || !instance.is_empty() {
-        let app = if instance.is_empty() { tracking.split(':').next().unwrap_or_default() } else { instance };
+    let application = if !instance.is_empty() {
+        Some(instance)
+    } else if !tracking.is_empty() && own {
+        tracking.split(':').next()
+    } else {
+        let its = applications.iter().find(|application| manages(application, reference, object));
+        its.map(|application| text(application, "/metadata/name"))
+    };
+    if let Some(application) = application {
         found.add(
             reference,
-            &format!("Argo CD's application `{app}` syncs it"),
-            "turn its automated sync off, then leave these claims to a later version, or --on-refusal skip",
+            &format!("Argo CD's application `{application}` syncs it"),
+            "this version cannot pause it: leave its claims out: --exclude NS/NAME, or all such units: --on-refusal skip",
         );
     }
+}
+
+/// True if an Application lists the object among its own, as it does with every kind of tracking.
+fn manages(application: &Json, reference: &ObjectRef, object: &Json) -> bool {
+    let group = workload::gvk_of(object).group;
+    application["status"]["resources"].as_array().into_iter().flatten().any(|resource| {
+        let here = match text(resource, "/namespace") {
+            "" => text(application, "/spec/destination/namespace"),
+            namespace => namespace,
+        };
+        text(resource, "/group") == group
+            && text(resource, "/kind") == reference.kind
+            && text(resource, "/name") == reference.name
+            && here == reference.namespace
+    })
 }
 
 impl Cluster {
@@ -277,10 +321,17 @@ impl Cluster {
     /// If something cannot be read: a unit is never let pass unseen.
     pub async fn preflight(&self, run: &RunId, units: &[Unit], wanted: &Wanted) -> Result<Vec<Refusal>, Problem> {
         let namespaces = units.iter().map(|unit| unit.namespace.clone()).collect();
-        let all = self.population(&namespaces).await?;
+        let mut all = self.population(&namespaces).await?;
         let look = |e: super::Error| e.problem("look before moving", None);
         let volumes = self.list_all(&known("PersistentVolume"), "").await.map_err(look)?;
         let claims = self.list_all(&known("PersistentVolumeClaim"), "").await.map_err(look)?;
+        // A server of NFS is everybody's: pods of other namespaces may mount the directory by themselves.
+        let is_moved =
+            |volume: &Pv| units.iter().flat_map(|unit| &unit.claims).any(|c| Pvc(c).volume() == volume.name());
+        if volumes.iter().map(Pv).any(|volume| matches!(volume.backend(), Some(Backend::Nfs(..))) && is_moved(&volume))
+        {
+            all.pods = self.list_all(&known("Pod"), "").await.map_err(look)?;
+        }
         let mut refusals = Vec::new();
         for unit in units {
             let namespace =
@@ -346,7 +397,12 @@ mod tests {
     }
 
     fn reasons(claim: &Json, volumes: &[Json], templated: &[Json], pods: &[Json], autoscalers: &[Json]) -> Vec<String> {
-        let all = Population { pods: pods.to_vec(), templated: templated.to_vec(), autoscalers: autoscalers.to_vec() };
+        let all = Population {
+            pods: pods.to_vec(),
+            templated: templated.to_vec(),
+            autoscalers: autoscalers.to_vec(),
+            ..Population::default()
+        };
         let unit = super::super::units::units(std::slice::from_ref(claim), &all).remove(0);
         let run = RunId::parse("0123abcd").unwrap();
         judge(
@@ -375,6 +431,11 @@ mod tests {
         };
         let owned = json!([{"kind": "Postgres", "name": "pg", "uid": "x", "controller": true}]);
         let kind = |kind: &str| with(with(web(), "/kind", json!(kind)), "/metadata/name", json!("x"));
+        let inline = |kind: &str| {
+            let spec = json!({"volumes": [{"hostPath": {"path": "/x/sub"}}]});
+            let spec = if kind == "Pod" { spec } else { json!({"template": {"spec": spec}}) };
+            json!({"kind": kind, "metadata": {"name": "backup", "namespace": "shop", "uid": "b"}, "spec": spec})
+        };
         for (want, claim, volumes, templated, pods, scalers) in [
             (
                 "is being deleted",
@@ -451,6 +512,14 @@ mod tests {
                 vec![],
                 vec![],
             ),
+            (
+                "is being deleted",
+                claim(),
+                vec![volume()],
+                vec![with(web(), "/metadata/deletionTimestamp", json!("now"))],
+                vec![],
+                vec![],
+            ),
             ("DaemonSets", claim(), vec![volume()], vec![kind("DaemonSet")], vec![], vec![]),
             ("Jobs cannot", claim(), vec![volume()], vec![kind("Job")], vec![], vec![]),
             ("without a Deployment", claim(), vec![volume()], vec![kind("ReplicaSet")], vec![], vec![]),
@@ -515,6 +584,16 @@ mod tests {
                 ],
             ),
             (
+                "`nightly` syncs it",
+                with(claim(), "/metadata/labels", json!({"argocd.argoproj.io/instance": "nightly"})),
+                vec![volume()],
+                vec![],
+                vec![],
+                vec![],
+            ),
+            ("directly", claim(), vec![volume()], vec![inline("Deployment")], vec![], vec![]),
+            ("directly", claim(), vec![volume()], vec![], vec![inline("Pod")], vec![]),
+            (
                 "scales it from 0",
                 claim(),
                 vec![volume()],
@@ -548,5 +627,53 @@ mod tests {
         }
         let hpa = json!({"kind": "HorizontalPodAutoscaler", "metadata": {"name": "h", "namespace": "shop"}, "spec": {"minReplicas": 1, "scaleTargetRef": {"kind": "Deployment", "name": "web"}}});
         assert_eq!(reasons(&claim(), &[volume()], &[web()], &[], &[hpa]), Vec::<String>::new());
+    }
+    #[test]
+    fn only_what_keda_itself_calls_paused_is_paused() {
+        let told = json!([{"type": "Paused", "status": "True"}]);
+        for (notes, conditions, passes) in [
+            (json!({}), json!([]), false),
+            (json!({"autoscaling.keda.sh/paused": "true"}), told.clone(), true),
+            (json!({"autoscaling.keda.sh/paused": "true"}), json!([{"type": "Paused", "status": "False"}]), false),
+            // An old KEDA does not know the annotation.
+            (json!({"autoscaling.keda.sh/paused": "true"}), json!([]), false),
+            (json!({"autoscaling.keda.sh/paused-replicas": "3"}), told.clone(), false),
+            (json!({"autoscaling.keda.sh/paused": "true", "autoscaling.keda.sh/paused-replicas": "3"}), told, false),
+        ] {
+            let scaled = json!({"kind": "ScaledObject", "metadata": {"name": "k", "namespace": "shop", "annotations": notes},
+                "spec": {"scaleTargetRef": {"name": "web"}}, "status": {"conditions": conditions}});
+            let got = reasons(&claim(), &[volume()], &[web()], &[], std::slice::from_ref(&scaled));
+            assert_eq!(got.is_empty(), passes, "{scaled}: {got:?}");
+        }
+    }
+
+    #[test]
+    fn argo_cd_is_known_by_its_own_list_too() {
+        let listed = |resource: Json| {
+            let destination = json!({"destination": {"namespace": "shop"}});
+            json!({"kind": "Application", "metadata": {"name": "shop", "namespace": "argocd"}, "spec": destination,
+                "status": {"resources": [resource]}})
+        };
+        let web_of =
+            |namespace: &str| json!({"group": "apps", "kind": "Deployment", "namespace": namespace, "name": "web"});
+        for (resource, refused) in [
+            (web_of("shop"), true),
+            (json!({"group": "apps", "kind": "Deployment", "name": "web"}), true),
+            (web_of("other"), false),
+            (json!({"group": "", "kind": "PersistentVolumeClaim", "namespace": "shop", "name": "logs"}), false),
+            (json!({"kind": "PersistentVolumeClaim", "namespace": "shop", "name": "data"}), true),
+        ] {
+            let all = Population {
+                templated: vec![web()],
+                applications: vec![listed(resource.clone())],
+                ..Population::default()
+            };
+            let unit = super::super::units::units(&[claim()], &all).remove(0);
+            let run = RunId::parse("0123abcd").unwrap();
+            let namespace = json!({"kind": "Namespace", "metadata": {"name": "shop"}});
+            let got = judge(&run, &unit, &all, &[volume()], &namespace, &Wanted::default());
+            assert_eq!(got.len(), usize::from(refused), "{resource}: {got:?}");
+            assert!(got.iter().all(|refusal| refusal.reason.contains("application `shop`")), "{got:?}");
+        }
     }
 }

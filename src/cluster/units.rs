@@ -14,6 +14,8 @@ pub struct Population {
     /// Objects with a pod template.
     pub templated: Vec<Json>,
     pub autoscalers: Vec<Json>,
+    /// Argo CD's Applications of the whole cluster: each lists what it manages, however that is marked.
+    pub applications: Vec<Json>,
 }
 
 /// Who uses a claim.
@@ -62,16 +64,17 @@ pub fn users_of(claim: &PvcRef, all: &Population) -> Users {
                 }
             }
             Top::None => users.bare.push(pod.clone()),
-            Top::Foreign(name) => users.foreign.push(name),
+            // The workload in between is found by its template.
+            Top::Foreign(name, _) => users.foreign.push(name),
         }
     }
     for object in all.templated.iter().filter(in_namespace).filter(|object| names_claim(object, &claim.name)) {
         let top = match top_owner(object, all) {
             Top::Workload(owner) => owner,
             Top::None => object,
-            Top::Foreign(name) => {
+            Top::Foreign(name, workload) => {
                 users.foreign.push(name);
-                object
+                workload.unwrap_or(object)
             }
         };
         if seen.insert(uid(top).to_owned()) {
@@ -92,7 +95,8 @@ pub fn ours(pod: &Json) -> bool {
 enum Top<'a> {
     Workload(&'a Json),
     None,
-    Foreign(String),
+    /// Its name, and the topmost workload below it, if one is above the object.
+    Foreign(String, Option<&'a Json>),
 }
 
 fn top_owner<'a>(object: &Json, all: &'a Population) -> Top<'a> {
@@ -103,10 +107,12 @@ fn top_owner<'a>(object: &Json, all: &'a Population) -> Top<'a> {
     match all.templated.iter().find(|candidate| uid(candidate) == owner_uid) {
         Some(found) => match top_owner(found, all) {
             Top::None => Top::Workload(found),
-            other => other,
+            Top::Foreign(name, above) => Top::Foreign(name, above.or(Some(found))),
+            workload @ Top::Workload(_) => workload,
         },
         None => Top::Foreign(
             ObjectRef::new(text(owner, "/kind"), text(object, "/metadata/namespace"), text(owner, "/name")).to_string(),
+            None,
         ),
     }
 }
@@ -197,6 +203,10 @@ impl Cluster {
                 all.autoscalers.extend(self.list_all(&resource, place).await.map_err(|e| e.problem(doing, None))?);
             }
         }
+        if let Some(resource) = self.find_resource("Application.argoproj.io").await? {
+            let doing = "see what Argo CD manages";
+            all.applications = self.list_all(&resource, "").await.map_err(|e| e.problem(doing, None))?;
+        }
         Ok(all)
     }
 }
@@ -242,7 +252,7 @@ mod tests {
                 deployment("report", &["logs", "archive"]),
                 deployment("else", &["cache"]),
             ],
-            autoscalers: vec![],
+            ..Population::default()
         };
         let claims: Vec<Json> = ["archive", "cache", "data", "logs", "other", "unused"].map(claim).into();
         let made = units(&claims, &all);
@@ -272,9 +282,11 @@ mod tests {
         let mut set = deployment("pg", &["data"]);
         set["metadata"]["ownerReferences"] =
             json!([{"kind": "Postgres", "name": "pg", "uid": "x", "controller": true}]);
-        let all = Population { templated: vec![set], ..Population::default() };
+        let templated = vec![set, replica_set("pg-1", "pg", &["data"])];
+        let all = Population { templated, ..Population::default() };
         let users = users_of(&PvcRef::new("shop", "data"), &all);
-        assert_eq!((users.workloads.len(), users.foreign), (1, vec!["Postgres:shop/pg".to_owned()]));
+        let kinds: Vec<&str> = users.workloads.iter().map(|object| text(object, "/kind")).collect();
+        assert_eq!((kinds, users.foreign), (vec!["Deployment"], vec!["Postgres:shop/pg".to_owned()]));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::{Args, Effect, Primitive, Type, option, param};
 use crate::cluster::preflight::{Refusal, Wanted};
 use crate::cluster::pvc::{Pvc, Shape};
+use crate::cluster::quota::shortages;
 use crate::cluster::units::Unit;
 use crate::cluster::{known, text};
 use crate::copy::pod::{PodPlan, Task, check_patch, render};
@@ -42,6 +43,9 @@ pub const TABLE: &[Primitive] = &[Primitive {
         ("list", "batch", "jobs"),
         ("list", "batch", "cronjobs"),
         ("list", "autoscaling", "horizontalpodautoscalers"),
+        ("list", "keda.sh", "scaledobjects"),
+        ("list", "argoproj.io", "applications"),
+        ("list", "", "resourcequotas"),
     ],
     run: |step, args| Box::pin(preflight(step, args)),
 }];
@@ -59,11 +63,13 @@ async fn preflight(step: Step, args: Args) -> Result<Json, Problem> {
     check_patch(&patch)?;
     let wanted = Wanted { finished_pods: args.option_text("finished_pods") == Some("delete") };
     let mut refusals = step.cluster().preflight(step.run(), &units, &wanted).await?;
-    // What is refused anyway need not be tried.
-    for unit in units.iter().filter(|unit| !refusals.iter().any(|r| r.unit == unit.key)).collect::<Vec<_>>() {
+    let missing = missing_rights(&step, &args, &units).await?;
+    // What is refused anyway is tried too: who has removed one obstacle shall not run into the next. Without the rights
+    // the server's answer would say nothing new.
+    for unit in units.iter().filter(|unit| !missing.iter().any(|r| r.unit == unit.key)) {
         refusals.extend(try_dry(&step, &args, unit, &patch).await?);
     }
-    refusals.extend(missing_rights(&step, &args, &units).await?);
+    refusals.extend(missing);
     refusals.sort_by(|a, b| (&a.unit, &a.object, &a.reason).cmp(&(&b.unit, &b.object, &b.reason)));
     refusals.dedup();
     Ok(json!(refusals))
@@ -72,6 +78,7 @@ async fn preflight(step: Step, args: Args) -> Result<Json, Problem> {
 /// Lets the server say what admission, quotas and limits would say.
 async fn try_dry(step: &Step, args: &Args, unit: &Unit, patch: &Json) -> Result<Vec<Refusal>, Problem> {
     let mut refusals = Vec::new();
+    let mut targets = Vec::new();
     let refuse = |object: String, what: &str, problem: &Problem| Refusal {
         unit: unit.key.clone(),
         object,
@@ -101,6 +108,7 @@ async fn try_dry(step: &Step, args: &Args, unit: &Unit, patch: &Json) -> Result<
                 &problem,
             ));
         }
+        targets.push(temporary.body.clone());
         let plan = PodPlan {
             name: format!("{}-try", temporary.name),
             namespace: like.namespace().to_owned(),
@@ -125,11 +133,37 @@ async fn try_dry(step: &Step, args: &Args, unit: &Unit, patch: &Json) -> Result<
             refusals.push(refusal);
         }
     }
+    if refusals.is_empty() && targets.len() > 1 {
+        refusals = too_little(step, unit, &targets).await?;
+    }
     Ok(refusals)
 }
 
-/// Verb, group, resource; whether it is asked per namespace.
-const NEEDED: [(&str, &str, &str, bool); 16] = [
+/// Quotas that hold each target alone and not all of the unit.
+async fn too_little(step: &Step, unit: &Unit, targets: &[Json]) -> Result<Vec<Refusal>, Problem> {
+    let quotas = match step.cluster().list_all(&known("ResourceQuota"), &unit.namespace).await {
+        Ok(quotas) => quotas,
+        // Who may not see quotas meets them one claim at a time, before anything is stopped.
+        Err(e) if e.is_definite() => return Ok(Vec::new()),
+        Err(e) => return Err(e.problem("see the quotas of a namespace", None)),
+    };
+    let refusals = shortages(&quotas, targets).into_iter().map(|short| Refusal {
+        unit: unit.key.clone(),
+        object: format!("ResourceQuota:{}/{}", unit.namespace, short.quota),
+        reason: format!(
+            "the {} target claims need {} of {} at once, and {} is left",
+            targets.len(),
+            short.needed,
+            short.resource,
+            short.left
+        ),
+        hint: "raise the quota while they move, or leave the claims out: --exclude NS/NAME".into(),
+    });
+    Ok(refusals.collect())
+}
+
+/// Verb, group, resource (with its subresource); whether it is asked per namespace.
+const NEEDED: [(&str, &str, &str, bool); 20] = [
     ("get", "", "persistentvolumes", false),
     ("patch", "", "persistentvolumes", false),
     ("get", "", "nodes", false),
@@ -143,8 +177,12 @@ const NEEDED: [(&str, &str, &str, bool); 16] = [
     ("get", "", "pods", true),
     ("list", "", "pods", true),
     ("watch", "", "pods", true),
+    ("get", "", "pods/log", true),
+    ("get", "apps", "deployments", true),
     ("patch", "apps", "deployments", true),
+    ("get", "apps", "replicasets", true),
     ("patch", "apps", "replicasets", true),
+    ("get", "apps", "statefulsets", true),
     ("patch", "apps", "statefulsets", true),
 ];
 
@@ -182,22 +220,28 @@ async fn ask(
     units: &[Unit],
     missing: &mut Vec<Refusal>,
 ) -> Result<(), Problem> {
+    let (plural, sub) = resource.split_once('/').unwrap_or((resource, ""));
     let allowed = step
         .cluster()
-        .may(verb, (group, resource, ""), namespace)
+        .may(verb, (group, plural, sub), namespace)
         .await
         .map_err(|e| e.problem("ask for our rights", None))?;
     if allowed {
         return Ok(());
     }
     let place = if namespace.is_empty() { "the cluster".to_owned() } else { format!("namespace {namespace}") };
+    let full = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
+    // To kubectl, what follows a slash is a name.
+    let mut asked = full.replace(&format!("/{sub}"), &format!(" --subresource={sub}"));
+    if !namespace.is_empty() {
+        asked += &format!(" -n {namespace}");
+    }
     for unit in units.iter().filter(|unit| namespace.is_empty() || unit.namespace == namespace) {
-        let full = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
         missing.push(Refusal {
             unit: unit.key.clone(),
             object: format!("{verb} {full}"),
             reason: format!("we may not {verb} {full} in {place}"),
-            hint: format!("kubectl auth can-i {verb} {full} must say yes"),
+            hint: format!("kubectl auth can-i {verb} {asked} must say yes"),
         });
     }
     Ok(())

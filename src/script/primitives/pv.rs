@@ -1,5 +1,6 @@
 //! Volumes.
 
+use super::pvc::create_with_room;
 use super::{Args, Effect, Param, Primitive, Type, option, param};
 use crate::cluster::pv::{self, Pv};
 use crate::cluster::pvc::{self, Pvc, Shape};
@@ -340,7 +341,7 @@ async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
     let temporary_claim =
         step.find("PersistentVolumeClaim", &temporary.namespace, &temporary.name).await?.unwrap_or_default();
     let successor = pvc::plan_successor(Pvc(&original), &temporary_claim, &pv_name, &shape);
-    let made = match step.write("create", successor.clone()).await {
+    let made = match create_with_room(&step, &args, &successor).await {
         Ok(made) => made,
         // A StatefulSet that was scaled up made the claim of its own accord. The volume is reserved for the name, so
         // it binds to no other; if it did, nobody's claim is deleted here.

@@ -5,14 +5,15 @@ use super::{Args, Effect, Param, Primitive, Type, option, param};
 use crate::cluster::pv::Pv;
 use crate::cluster::pvc::{self, Pvc, Shape};
 use crate::cluster::units;
-use crate::cluster::wait::{One, Seen};
+use crate::cluster::wait::{One, Seen, sleep};
 use crate::cluster::{Fact, known, text, uid};
 use crate::copy::pod::{PodPlan, Task};
-use crate::journal::Class;
+use crate::journal::{Class, Write};
 use crate::script::enter::Step;
 use crate::words::{Json, Kind, Problem, PvcRef};
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 const LIST_OPTIONS: &[Param] = &[
     option("namespace", Type::Text, "only claims of this namespace"),
@@ -184,7 +185,7 @@ async fn create_pvc(step: Step, args: Args) -> Result<Json, Problem> {
     let class = step.get("StorageClass", "", &shape.class).await?;
     let plan = pvc::plan_temporary(step.run(), Pvc(like), text(&volume, "/spec/capacity/storage"), &shape);
     let temporary = PvcRef::new(&plan.namespace, &plan.name);
-    let made = step.write("create", plan).await?;
+    let made = create_with_room(&step, &args, &plan).await?;
     step.fact(Fact::Temporary {
         claim: temporary.clone(),
         uid: uid(&made).to_owned(),
@@ -220,6 +221,38 @@ async fn create_pvc(step: Step, args: Args) -> Result<Json, Problem> {
         Err(problem) if problem.kind == Kind::Timeout => Err(why_unbound(&step, &temporary, problem).await),
         Err(problem) => Err(problem),
     }
+}
+
+/// Creates a claim, and waits for room if a quota is full: the server counts a claim that is gone for a moment longer, and
+/// the targets of other units go sooner or later.
+pub(super) async fn create_with_room(step: &Step, args: &Args, plan: &Write) -> Result<Json, Problem> {
+    let limit = deadline(args, 300);
+    let mut told = false;
+    let mut pause = Duration::from_millis(250);
+    loop {
+        match step.write("create", plan.clone()).await {
+            Err(problem) if is_full(&problem) && !limit.passed() => {
+                // It counts again at once as a rule: that is not worth a word.
+                let waited = limit.timeout.saturating_sub(limit.left());
+                if !told && waited >= TOLERATED {
+                    let why = problem.source.last().unwrap_or(&problem.message);
+                    step.session.voice.warn(&format!("waiting for room for claim `{}`: {why}", plan.name));
+                    told = true;
+                }
+                sleep(pause, &step.session.door.cancel).await?;
+                pause = (pause * 2).min(AT_MOST);
+            }
+            ended => return ended,
+        }
+    }
+}
+
+/// How long between two questions to a full quota at most, and how long without a word.
+const AT_MOST: Duration = Duration::from_secs(4);
+const TOLERATED: Duration = Duration::from_secs(1);
+
+fn is_full(problem: &Problem) -> bool {
+    problem.code == Some(403) && problem.source.iter().any(|said| said.contains("exceeded quota"))
 }
 
 /// A pod that mounts the target where its workload runs, so that the class provisions it there.

@@ -9,4 +9,8 @@ mod moves;
 mod options;
 mod originals;
 mod refusals;
+mod refusals_managers;
+mod refusals_server;
+mod refusals_volumes;
+mod refused;
 mod shop;

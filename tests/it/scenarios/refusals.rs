@@ -27,7 +27,9 @@ cluster_test!(every_obstacle_is_named_at_once_and_nothing_is_changed, async |w: 
     w.ready("Deployment", "web").await;
     w.ready("Pod", "lone").await;
     w.ready("DaemonSet", "daemons").await;
-    w.ready("Pod", "lone").await;
+    let pods = w.list("Pod").await;
+    let of_job = pods.iter().find(|pod| pod["metadata"]["labels"]["job-name"] == "job").expect("the Job has a pod");
+    w.ready("Pod", of_job["metadata"]["name"].as_str().expect("a pod has a name")).await;
     let before = w.picture().await;
     let image = w.image();
     let words = ["run", "sc-migrate", "--source-sc", &slow, "--dest-sc", &fast, "--image", &image, "--yes"];

@@ -24,6 +24,7 @@ mod workload;
 
 pub use locks::Sharing;
 pub(crate) use macros::cluster_test;
+pub use outcome::Outcome;
 pub use process::Running;
 pub use workload::opts;
 

@@ -50,6 +50,11 @@ impl World {
         self.effective(&name, &rules).await;
     }
 
+    /// The kubeconfig of who may do everything.
+    pub fn admin(&self) -> PathBuf {
+        self.ground.kubeconfig.clone()
+    }
+
     /// Whether the cluster's kubectl succeeds as the user of a kubeconfig, in the test's namespace.
     pub fn kubectl(&self, kubeconfig: &Path, args: &[&str]) -> bool {
         let mut command = Command::new(&self.ground.script);
