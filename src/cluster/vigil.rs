@@ -35,6 +35,8 @@ pub struct Vigil {
 #[derive(Debug, Default)]
 struct State {
     broken: Option<String>,
+    /// The foreign pod that may have mounted the claim, if one may.
+    user: Option<String>,
     live: bool,
 }
 
@@ -49,6 +51,13 @@ impl Vigils {
             None if !state.live => Err("the watch of the pods is interrupted".into()),
             None => Ok(()),
         })
+    }
+
+    /// The pod that may have mounted the claim, if one was seen.
+    pub fn user(&self, claim: &PvcRef) -> Option<String> {
+        let map = self.lock();
+        let state = &map.get(claim)?.state;
+        state.lock().unwrap_or_else(PoisonError::into_inner).user.clone()
     }
 
     /// Ends the watch over a claim.
@@ -74,7 +83,7 @@ impl Vigils {
             .object(format!("Pod:{}/{}", claim.namespace, text(pod, "/metadata/name")))
             .retryable());
         }
-        let state = Arc::new(Mutex::new(State { broken: None, live: true }));
+        let state = Arc::new(Mutex::new(State { broken: None, user: None, live: true }));
         let ended = tokio_util::sync::CancellationToken::new();
         let vigil = Vigil { state: state.clone(), _guard: Arc::new(ended.clone().drop_guard()) };
         let (cluster, run, claim_) = (cluster.clone(), run.clone(), claim.clone());
@@ -136,10 +145,17 @@ async fn watch(cluster: &Cluster, run: &RunId, claim: &PvcRef, mut version: Stri
                 WatchEvent::Error(status) => return format!("the watch of the pods has a gap: {}", status.message),
             };
             if is_writer(&pod, claim, run) {
-                return format!("pod `{}` used the claim", text(&pod, "/metadata/name"));
+                let name = text(&pod, "/metadata/name");
+                let why = format!("pod `{name}` used the claim");
+                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                state.broken.get_or_insert_with(|| why.clone());
+                // Without a node it has mounted nothing yet, and cannot while the claim is missing or going.
+                if !text(&pod, "/spec/nodeName").is_empty() {
+                    state.user = Some(name.to_owned());
+                    return why;
+                }
             }
             text(&pod, "/metadata/resourceVersion").clone_into(&mut version);
         }
-        live(false);
     }
 }

@@ -63,7 +63,19 @@ pub async fn run(
             .filter(|beat| beat["attempt"] == attempt && beat["pod"] == uid(&made));
         let end = match remembered {
             Some(beat) => End::Report(beat["report"].clone(), beat["node"].as_str().unwrap_or_default().to_owned()),
-            None => follow(door, &plan, &made, who, voice).await?,
+            None => match follow(door, &plan, &made, who, voice).await {
+                Ok(end) => end,
+                Err(problem) => {
+                    // A pod that came to nothing must not hold its claims; what is merely unknown is left for resume.
+                    let part = id.part(&format!("delete-{attempt}"));
+                    if problem.kind == Kind::Copy
+                        && let Err(other) = remove(door, &part, &plan, uid(&made), false).await
+                    {
+                        tracing::debug!("{other}");
+                    }
+                    return Err(problem);
+                }
+            },
         };
         if let End::Report(report, node) = &end {
             // The report must outlive the pod that holds it.

@@ -6,7 +6,7 @@ use crate::script::parallel;
 use crate::script::session::Branch;
 use crate::script::view::{to_dynamic, to_json};
 use crate::words::{Json, Kind, Problem, clock::Clock, names};
-use rhai::{Array, Dynamic, Engine, FnPtr, FuncRegistration, INT, Map, NativeCallContext};
+use rhai::{Array, Dynamic, Engine, EvalAltResult, FnPtr, FuncRegistration, INT, Map, NativeCallContext};
 use std::time::Duration;
 
 /// One entry of the second table, for people: these take closures, or are no steps of the cluster.
@@ -81,6 +81,13 @@ pub const CONTROLS: &[Control] = &[
         example: "now() > 1_700_000_000",
     },
     Control {
+        name: "is_rebound",
+        signature: "is_rebound(namespace: string, name: string) -> bool",
+        doc: "Whether this run has given the claim's name to its target. Looked up in the run's own books as they are now: it is no \
+              step, so it may be asked where a failure is handled.",
+        example: "!is_rebound(\"shop\", \"data\")",
+    },
+    Control {
         name: "sleep",
         signature: "sleep(seconds: int) -> ()",
         doc: "Lets time pass. To wait for something use wait_until.",
@@ -112,6 +119,8 @@ pub fn register(engine: &mut Engine) {
     entry("wait_until")
         .register_into_engine(engine, |ctx: C, opts: Map, f: FnPtr| parallel::wait_until(&ctx, &opts, &f));
     entry("now").register_into_engine(engine, |ctx: C| now(&ctx));
+    entry("is_rebound")
+        .register_into_engine(engine, |ctx: C, namespace: &str, name: &str| is_rebound(&ctx, namespace, name));
     entry("sleep").register_into_engine(engine, |ctx: C, seconds: INT| sleep(&ctx, seconds));
 }
 
@@ -226,6 +235,13 @@ pub fn render(rows: &Json, columns: Option<&Json>) -> String {
 
 fn now(ctx: &NativeCallContext) -> Outcome {
     step(ctx, "now", &[], |_| Ok(Clock.unix_s().into()))
+}
+
+fn is_rebound(ctx: &NativeCallContext, namespace: &str, name: &str) -> Result<bool, Box<EvalAltResult>> {
+    let branch = Branch::of(ctx);
+    let session = branch.session().map_err(|problem| errors::throw(&problem, ctx.call_position()))?;
+    let books = session.door.ledger.books();
+    Ok(books.swapped.values().any(|swap| swap.claim.namespace == namespace && swap.claim.name == name))
 }
 
 fn sleep(ctx: &NativeCallContext, seconds: INT) -> Outcome {

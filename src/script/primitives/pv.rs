@@ -275,6 +275,9 @@ async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
     // What must outlive the original claim is kept in the journal before the claim goes.
     let remembered = door.journal.recorded(&step.id).and_then(|s| s.beat).filter(|beat| beat["original"].is_object());
     let is_new = remembered.is_none();
+    if let Some(user) = remembered.as_ref().and_then(|beat| beat["used"].as_str()) {
+        return Err(used(&name, user, remembered.as_ref().map_or("", |beat| text(beat, "/original/spec/volumeName"))));
+    }
     let original = match remembered {
         Some(beat) => beat["original"].clone(),
         None => {
@@ -305,6 +308,11 @@ async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
         };
         let is_there = now.as_ref().is_some_and(|claim| uid(claim) == uid(&original));
         let is_going = now.as_ref().is_some_and(|claim| Pvc(claim).is_going());
+        let asked = door.journal.recorded(&step.id.part("delete-original")).is_some_and(|part| part.sent > 0);
+        if !is_there && !asked {
+            return Err(Problem::new(Kind::Conflict, format!("claim `{name}` was deleted by somebody else"))
+                .hint(format!("its bytes are on volume `{source}`, which is Retain")));
+        }
         if is_there && !is_going {
             step.guarding(crate::copy::run::our_pods_are_gone(&door, &name)).await?;
             if let Err(problem) = trusted(&step, &name, &source, &pv_name) {
@@ -318,52 +326,108 @@ async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
         match step.write("delete-original", pvc::plan_delete(Pvc(&original), Class::Swap)).await {
             Ok(going) => deleted = going,
             Err(problem) => {
-                // Not deleted: the copy must stay reachable, or the final pass could not be made again.
+                // Not deleted: the copy must stay reachable, or the final pass could not be made again. If it is not
+                // certain that it was not deleted, the volume stays reserved for the name.
+                let now = step.find("PersistentVolumeClaim", &name.namespace, &name.name).await?;
+                let stays = now.is_some_and(|claim| uid(&claim) == uid(&original) && !Pvc(&claim).is_going());
+                if !stays || problem.kind == Kind::Unreachable {
+                    return Err(problem.retryable());
+                }
                 let target = step.get("PersistentVolume", "", &pv_name).await?;
                 give_back(&step, &target, &temporary, &temporary_uid).await?;
                 return Err(problem);
             }
         }
     }
-    let claims = known("PersistentVolumeClaim");
-    let seen = Some(&deleted).filter(|deleted| uid(deleted) == uid(&original));
-    let one = One { resource: claims.clone(), namespace: &name.namespace, name: &name.name, seen };
-    step.cluster()
-        .wait_for(&one, deadline(&args, 300), &door.cancel, &format!("the original claim `{name}` is gone"), |claim| {
-            match claim {
-                Some(claim) if uid(claim) == uid(&original) => Seen::NotYet("a pod holds it".into()),
-                _ => Seen::Done(()),
-            }
-        })
-        .await?;
-    door.vigils.end(&name);
+    // From here on there is no way but forward: whatever stops it is tried again by resume.
+    let swap = Swap { step: &step, args: &args, name, original, source, temporary, temporary_uid, pv_name, shape };
+    swap.finish(&deleted).await.map_err(Problem::retryable)
+}
 
-    let temporary_claim =
-        step.find("PersistentVolumeClaim", &temporary.namespace, &temporary.name).await?.unwrap_or_default();
-    let successor = pvc::plan_successor(Pvc(&original), &temporary_claim, &pv_name, &shape);
-    let made = match create_with_room(&step, &args, &successor).await {
-        Ok(made) => made,
-        // A StatefulSet that was scaled up made the claim of its own accord. The volume is reserved for the name, so
-        // it binds to no other; if it did, nobody's claim is deleted here.
-        Err(problem) if problem.kind == Kind::Conflict => {
-            adopt(&step, &args, &name, &pv_name, &successor.body, problem).await?
+/// The second half of a rebind: the original claim is going.
+struct Swap<'a> {
+    step: &'a Step,
+    args: &'a Args,
+    name: PvcRef,
+    original: Json,
+    source: String,
+    temporary: PvcRef,
+    temporary_uid: String,
+    pv_name: String,
+    shape: Shape,
+}
+
+impl Swap<'_> {
+    async fn finish(self, deleted: &Json) -> Result<Json, Problem> {
+        let Swap { step, args, name, original, source, temporary, temporary_uid, pv_name, shape } = self;
+        let door = step.session.door.clone();
+        let claims = known("PersistentVolumeClaim");
+        let seen = Some(deleted).filter(|deleted| uid(deleted) == uid(&original));
+        let one = One { resource: claims.clone(), namespace: &name.namespace, name: &name.name, seen };
+        step.cluster()
+            .wait_for(
+                &one,
+                deadline(args, 300),
+                &door.cancel,
+                &format!("the original claim `{name}` is gone"),
+                |claim| match claim {
+                    Some(claim) if uid(claim) == uid(&original) => Seen::NotYet("a pod holds it".into()),
+                    _ => Seen::Done(()),
+                },
+            )
+            .await?;
+        if let Some(user) = door.vigils.user(&name) {
+            door.journal.beat(&step.id, "rebind", json!({"original": original, "used": user}))?;
+            return Err(used(&name, &user, &source));
         }
-        Err(problem) => return Err(problem),
-    };
-    let bound = wait_bound(&step, &args, &name, &made, &pv_name).await?;
-    check(&bound, &target, &name, &shape)?;
-    step.fact(Fact::Swapped {
-        claim: name.clone(),
-        was_uid: uid(&original).to_owned(),
-        uid: uid(&bound).to_owned(),
-        source,
-        target: pv_name,
-    })?;
+        door.vigils.end(&name);
 
-    if !step.is_done("delete-temporary") && uid(&temporary_claim) == temporary_uid {
-        step.write("delete-temporary", pvc::plan_delete(Pvc(&temporary_claim), Class::Own)).await?;
+        // An answer that was lost on the way may have let the reservation go.
+        let target = step.guarding(step.get("PersistentVolume", "", &pv_name)).await?;
+        if Pv(&target).claim() != Some(name.clone()) {
+            step.write_on(&target, "reserve-again", pv::plan_reserve(Pv(&target), &name)).await?;
+        }
+        let temporary_claim =
+            step.find("PersistentVolumeClaim", &temporary.namespace, &temporary.name).await?.unwrap_or_default();
+        let successor = pvc::plan_successor(Pvc(&original), &temporary_claim, &pv_name, &shape);
+        let made = match create_with_room(step, args, &successor).await {
+            Ok(made) => made,
+            // A StatefulSet that was scaled up made the claim of its own accord. The volume is reserved for the name, so
+            // it binds to no other; if it did, nobody's claim is deleted here.
+            Err(problem) if problem.kind == Kind::Conflict => {
+                adopt(step, args, &name, &pv_name, &successor.body, problem).await?
+            }
+            Err(problem) => return Err(problem),
+        };
+        let bound = wait_bound(step, args, &name, &made, &pv_name).await?;
+        check(&bound, &target, &name, &shape)?;
+        step.fact(Fact::Swapped {
+            claim: name.clone(),
+            was_uid: uid(&original).to_owned(),
+            uid: uid(&bound).to_owned(),
+            source,
+            target: pv_name,
+        })?;
+
+        if !step.is_done("delete-temporary") && uid(&temporary_claim) == temporary_uid {
+            step.write("delete-temporary", pvc::plan_delete(Pvc(&temporary_claim), Class::Own)).await?;
+        }
+        step.write("clean", pvc::plan_clean(Pvc(&bound))).await
     }
-    step.write("clean", pvc::plan_clean(Pvc(&bound))).await
+}
+
+/// Somebody wrote to the source after its last copy, when its claim could not be kept any more.
+fn used(name: &PvcRef, user: &str, source: &str) -> Problem {
+    Problem::new(
+        Kind::Conflict,
+        format!(
+            "pod `{user}` used claim `{name}` while it was being deleted: what it wrote is on volume `{source}` alone"
+        ),
+    )
+    .hint(format!(
+        "nothing more is done by itself, both volumes are kept; to go back: kubectl patch pv {source} --type merge \
+         -p '{{\"spec\":{{\"claimRef\":null}}}}', then make the claim anew with volumeName: {source}"
+    ))
 }
 
 /// The evidence that a deletion rests on, before anything is reserved.

@@ -185,7 +185,19 @@ async fn create_pvc(step: Step, args: Args) -> Result<Json, Problem> {
     let class = step.get("StorageClass", "", &shape.class).await?;
     let plan = pvc::plan_temporary(step.run(), Pvc(like), text(&volume, "/spec/capacity/storage"), &shape);
     let temporary = PvcRef::new(&plan.namespace, &plan.name);
-    let made = create_with_room(&step, &args, &plan).await?;
+    // The one that an earlier attempt of this run left.
+    let known_uid = step.session.door.ledger.books().temporary.get(&temporary).map(|(uid, ..)| uid.clone());
+    let left = match known_uid {
+        Some(known_uid) if !step.is_done("create") => {
+            let found = step.find("PersistentVolumeClaim", &temporary.namespace, &temporary.name).await?;
+            found.filter(|claim| uid(claim) == known_uid && !Pvc(claim).is_going())
+        }
+        _ => None,
+    };
+    let made = match left {
+        Some(left) => left,
+        None => create_with_room(&step, &args, &plan).await?,
+    };
     step.fact(Fact::Temporary {
         claim: temporary.clone(),
         uid: uid(&made).to_owned(),
@@ -194,8 +206,16 @@ async fn create_pvc(step: Step, args: Args) -> Result<Json, Problem> {
     })?;
     if text(&class, "/volumeBindingMode") == "WaitForFirstConsumer" {
         let now = step.get("PersistentVolumeClaim", &temporary.namespace, &temporary.name).await?;
-        if !Pvc(&now).is_bound() {
-            reserve(&step, &args, like, &temporary, &name).await?;
+        if !Pvc(&now).is_bound()
+            && let Err(problem) = reserve(&step, &args, like, &temporary, &name).await
+        {
+            // It is empty and of no use: nothing of ours is left behind.
+            if problem.kind == Kind::Copy
+                && let Err(other) = step.write("put-away", pvc::plan_delete(Pvc(&now), Class::Own)).await
+            {
+                tracing::debug!("{other}");
+            }
+            return Err(problem);
         }
     }
     let one = One {
