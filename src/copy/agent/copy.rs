@@ -86,6 +86,11 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
     if since != job.since {
         report.messages.push("--since is in the future: every file is read again".into());
     }
+    // A volume that was not mounted, or the directory of another node, looks like this; a delete would empty the copy.
+    if job.pass == Pass::Final && since.is_some() && scan.entries <= 1 && scan.held.inodes > 1 {
+        let meaning = "the source is empty and was not before: nothing is deleted from the target";
+        return Err(Failure::new(FailKind::Other, meaning.to_owned()));
+    }
     scan::fits(scan.need, scan.held, free(&target)?)?;
 
     report.reread = scan.suspects_count;

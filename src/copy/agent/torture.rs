@@ -282,6 +282,17 @@ fn a_change_that_size_and_time_hide_is_copied_by_the_next_pass() {
     bench.equal();
 }
 
+#[test]
+fn a_source_that_is_suddenly_empty_empties_nothing() {
+    let bench = Bench::new();
+    fs::write(bench.source("file"), "x").unwrap();
+    let hot = bench.good(Pass::Hot, None);
+    fs::remove_file(bench.source("file")).unwrap();
+    let last = bench.pass(Pass::Final, Some(&hot));
+    assert!(!last.ok && last.meaning.contains("the source is empty"), "{last:?}");
+    assert!(bench.target("file").exists());
+}
+
 /// rsync takes lines of a list that begin so for comments.
 #[test]
 fn names_like_comments_are_read_again_too() {

@@ -2,7 +2,7 @@
 
 use super::pvc::volume_of;
 use super::{Args, Effect, Primitive, Type, option, param};
-use crate::cluster::pv::Pv;
+use crate::cluster::pv::{Backend, Pv};
 use crate::cluster::pvc::Pvc;
 use crate::cluster::{Fact, known, text, workload};
 use crate::copy::plan::{Placement, node};
@@ -133,7 +133,7 @@ pub(super) async fn place(
     let books = step.session.door.ledger.books();
     let mut placement = Placement {
         asked: asked.map(str::to_owned),
-        shared: is_shared(source),
+        shared: is_shared(step, source).await?,
         was_on: books.nodes.get(claim).cloned().unwrap_or_default(),
         ..Placement::default()
     };
@@ -155,18 +155,28 @@ pub(super) async fn place(
 }
 
 /// The same when nobody uses the source any more: where it was used last, of the nodes that are Ready.
-fn place_last(step: &Step, source: Pvc<'_>, asked: Option<&str>, ready: BTreeSet<String>) -> Option<String> {
-    node(&Placement {
+async fn place_last(
+    step: &Step,
+    source: Pvc<'_>,
+    asked: Option<&str>,
+    ready: BTreeSet<String>,
+) -> Result<Option<String>, Problem> {
+    Ok(node(&Placement {
         asked: asked.map(str::to_owned),
-        shared: is_shared(source),
+        shared: is_shared(step, source).await?,
         was_on: step.session.door.ledger.books().nodes.get(&source.reference()).cloned().unwrap_or_default(),
         ready,
         ..Placement::default()
-    })
+    }))
 }
 
-fn is_shared(source: Pvc<'_>) -> bool {
-    source.modes().iter().any(|mode| mode.ends_with("Many"))
+/// True if every node sees the same bytes. A directory of a node is another one on each, whatever its modes say.
+async fn is_shared(step: &Step, source: Pvc<'_>) -> Result<bool, Problem> {
+    if !source.modes().iter().any(|mode| mode.ends_with("Many")) || source.volume().is_empty() {
+        return Ok(false);
+    }
+    let volume = step.guarding(step.get("PersistentVolume", "", source.volume())).await?;
+    Ok(!matches!(Pv(&volume).backend(), Some(Backend::Path(_))))
 }
 
 async fn ready_among(step: &Step, nodes: &BTreeSet<String>) -> Result<BTreeSet<String>, Problem> {
@@ -239,7 +249,7 @@ async fn run_copy_pod(step: Step, args: Args) -> Result<Json, Problem> {
         step.guarding(door.vigils.begin(step.cluster(), step.run(), &source)).await?;
         let clean = run::nodes_are_clean(&door, &source, &volume, Duration::from_secs(timeout));
         let clean = step.guarding(clean).await?;
-        plan.node = place_last(&step, claim, asked, clean);
+        plan.node = place_last(&step, claim, asked, clean).await?;
     } else {
         plan.node = place(&step, &source, claim, asked).await?;
     }
@@ -271,7 +281,7 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
     let mut plan = pod_plan(&step, &args, Task::Verify { last, mode: mode.clone(), since })?;
     plan.node = if last {
         let used_on = door.ledger.books().nodes.get(&source).cloned().unwrap_or_default();
-        place_last(&step, claim, asked, ready_among(&step, &used_on).await?)
+        place_last(&step, claim, asked, ready_among(&step, &used_on).await?).await?
     } else {
         place(&step, &source, claim, asked).await?
     };

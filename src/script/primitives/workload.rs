@@ -10,6 +10,8 @@ use crate::script::enter::Step;
 use crate::words::clock::{Clock, human_seconds};
 use crate::words::{Json, Kind, ObjectRef, Problem, PvcRef};
 use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 pub const TABLE: &[Primitive] = &[
     Primitive {
@@ -127,6 +129,7 @@ async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
     let selector = plan::selector(&now);
     let sets = replica_sets(&step, &now).await?;
     let what = format!("the pods of {object} are gone");
+    let mut running = BTreeMap::new();
     step.cluster()
         .wait_for_all(
             &known("Pod"),
@@ -135,7 +138,12 @@ async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
             deadline(&args, 600),
             &door.cancel,
             &what,
-            |pods| match pods.iter().find(|pod| owns_pod(&now, pod, &sets)) {
+            |pods| match pods
+                .iter()
+                .filter(|pod| owns_pod(&now, pod, &sets))
+                .inspect(|pod| note(&mut running, pod))
+                .last()
+            {
                 None => Seen::Done(()),
                 Some(pod) => Seen::NotYet(format!(
                     "pod `{}` on {} is still there",
@@ -151,7 +159,52 @@ async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
         .map_err(|problem| {
             problem.object(&object).hint("a node that is down keeps its pods: bring it back, then resume")
         })?;
+    let vanished: BTreeSet<String> = running.into_values().flatten().collect();
+    if !vanished.is_empty() {
+        let grace = now.pointer("/spec/template/spec/terminationGracePeriodSeconds").and_then(Json::as_u64);
+        let hold = NODE_GRACE + Duration::from_secs(grace.unwrap_or(30));
+        let nodes = vanished.iter().cloned().collect::<Vec<_>>().join(", ");
+        step.session.voice.warn(&format!(
+            "a pod of {object} was deleted by force while it ran on {nodes}: waiting {} s for its node to have stopped it",
+            hold.as_secs()
+        ));
+        for node in vanished {
+            has_stopped_it(&step, &args, &node, hold).await?;
+        }
+    }
     Ok(json!({"key": object.to_string(), "workload": now, "replicas": was, "stopped_ms": at_ms}))
+}
+
+/// How long a node may be away before Kubernetes shows it as not Ready.
+const NODE_GRACE: Duration = Duration::from_secs(40);
+
+/// Remembers on which node a pod's containers run, as last seen: a pod that then is gone was deleted by force.
+fn note(running: &mut BTreeMap<String, Option<String>>, pod: &Json) {
+    let containers = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
+    let runs = containers.into_iter().any(|container| container["state"]["running"].is_object());
+    let node = runs.then(|| text(pod, "/spec/nodeName").to_owned());
+    running.insert(uid(pod).to_owned(), node);
+}
+
+/// Waits until a node has been Ready for so long that it must have seen that the pod is gone, and stopped it.
+async fn has_stopped_it(step: &Step, args: &Args, node: &str, hold: Duration) -> Result<(), Problem> {
+    let one = One { resource: known("Node"), namespace: "", name: node, seen: None };
+    let mut ready = None;
+    let what = format!("node {node} has surely stopped a pod that was deleted by force");
+    let waited = step.cluster().wait_for(&one, deadline(args, 600), &step.session.door.cancel, &what, |seen| {
+        // A node object that is gone was taken out by somebody who says that it is dead.
+        let Some(seen) = seen else { return Seen::Done(()) };
+        let conditions = seen["status"]["conditions"].as_array().into_iter().flatten();
+        if !conditions.into_iter().any(|c| c["type"] == "Ready" && c["status"] == "True") {
+            ready = None;
+            return Seen::NotYet("the node is not Ready: its containers may still be writing".into());
+        }
+        match ready.get_or_insert_with(|| Clock.deadline(hold)).passed() {
+            true => Seen::Done(()),
+            false => Seen::NotYet("it has not been Ready for long enough".into()),
+        }
+    });
+    waited.await.map_err(|problem| problem.hint("bring the node back, then resume"))
 }
 
 /// The claims of this run that a workload uses.

@@ -321,12 +321,7 @@ cluster_test!(exclusive nothing_is_swapped_while_the_node_of_the_last_writer_is_
     // The run is held while its last pod before the stop still starts, so that the stop meets the partition for sure.
     let (pod, _) = pod(&mut run, "verify", "hot").await;
     run.signal(Signal::STOP);
-    // It may end either way: what is being written differs.
-    let over = async || {
-        let phase = w.get("Pod", &pod).await["status"]["phase"].clone();
-        (phase == "Succeeded" || phase == "Failed").then_some(())
-    };
-    w.until("the last pod before the stop to end", LONG, over).await;
+    has_ended(w, &pod).await;
     w.node_partition("node2");
     assert_eq!(count(&run.events(), |event| is(event, "start", ".stop")), 0, "the stop went out before the partition");
     thaw(&run);
@@ -347,3 +342,39 @@ cluster_test!(exclusive nothing_is_swapped_while_the_node_of_the_last_writer_is_
     }
     shop.has_moved().await;
 });
+
+cluster_test!(exclusive a_pod_deleted_by_force_is_waited_for_on_its_node, async |w: &World| {
+    let (from, to) = (w.class("slow").await, w.class("fast").await);
+    w.claim("data", &from, "64Mi", &["ReadWriteOnce"]).await;
+    w.exercise_deployment("web", 1, &[("data", "data")], opts().node("node2")).await;
+    let shop = open(w, from, to).await;
+    let mut run = shop.start(&[]);
+    let (last, _) = pod(&mut run, "verify", "hot").await;
+    run.signal(Signal::STOP);
+    has_ended(w, &last).await;
+    // The node is away and still looks Ready: its container writes on, and its pod is gone from the API by force.
+    w.node_partition("node2");
+    thaw(&run);
+    run.wait_for_event(|event| is(event, "done", ".stop")).await;
+    for one in w.list("Pod").await.iter().filter(|one| one["spec"]["volumes"][1]["name"] == "data") {
+        let name = one["metadata"]["name"].as_str().unwrap_or_default();
+        w.delete_with("Pod", name, json!({"gracePeriodSeconds": 0})).await;
+    }
+    w.node_ready("node2", false).await;
+    let then: u64 = w.acknowledged().values().sum();
+    let writes = async || (w.acknowledged().values().sum::<u64>() > then).then_some(());
+    w.until("the container to go on writing", LONG, writes).await;
+    assert_eq!(count(&run.events(), |event| asks_for_copy(event, "final")), 0, "{}", run.said());
+    w.node_up("node2").await;
+    run.wait().await.succeeds().says("was deleted by force while it ran on node2").done();
+    shop.has_moved().await;
+});
+
+/// A verification of what is being written may end either way.
+async fn has_ended(w: &World, pod: &str) {
+    let over = async || {
+        let phase = w.get("Pod", pod).await["status"]["phase"].clone();
+        (phase == "Succeeded" || phase == "Failed").then_some(())
+    };
+    w.until("the pod to end", LONG, over).await;
+}

@@ -2,7 +2,6 @@
 
 use crate::world::{World, cluster_test, opts};
 use serde_json::json;
-use std::time::Duration;
 
 cluster_test!(every_obstacle_is_named_at_once_and_nothing_is_changed, async |w: &World| {
     let (slow, fast) = (w.class("slow").await, w.class("fast").await);
@@ -58,85 +57,6 @@ cluster_test!(every_obstacle_is_named_at_once_and_nothing_is_changed, async |w: 
     w.still_intact().await;
 });
 
-cluster_test!(what_manages_a_workload_or_marks_a_volume_speaks_against_its_move, async |w: &World| {
-    let (slow, fast) = (w.class("slow").await, w.class("fast").await);
-    for claim in ["operated", "argo", "helm", "held", "twin", "recycled", "marked"] {
-        w.claim(claim, &slow, "16Mi", &["ReadWriteOnce"]).await;
-    }
-    let boss = w.apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "boss"}})).await;
-    let owner = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": "boss", "uid": boss["metadata"]["uid"], "controller": true});
-    let operated = opts().patch(json!({"metadata": {"ownerReferences": [owner]}}));
-    w.exercise_deployment("operated", 1, &[("data", "operated")], operated).await;
-    let argo = opts().label("argocd.argoproj.io/instance", "shop");
-    w.exercise_deployment("argo", 1, &[("data", "argo")], argo).await;
-    let helm = opts().label("helm.toolkit.fluxcd.io/name", "chart");
-    w.exercise_deployment("helm", 1, &[("data", "helm")], helm).await;
-    for workload in ["operated", "argo", "helm"] {
-        w.ready("Deployment", workload).await;
-    }
-    w.patch("pvc", "held", json!({"metadata": {"finalizers": ["kubernetes.io/pvc-protection", "example.com/keep"]}}))
-        .await;
-    let twin = w.pv_of("twin").await;
-    let mut second =
-        json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": format!("{}-second", w.ns)}});
-    second["spec"] = json!({"capacity": twin["spec"]["capacity"], "accessModes": ["ReadWriteOnce"],
-        "persistentVolumeReclaimPolicy": "Retain", "storageClassName": "nothing", "hostPath": twin["spec"]["hostPath"]});
-    w.apply(second).await;
-    let pv = |object: serde_json::Value| object["metadata"]["name"].as_str().unwrap().to_owned();
-    let recycled = pv(w.pv_of("recycled").await);
-    w.patch("pv", &recycled, json!({"spec": {"persistentVolumeReclaimPolicy": "Recycle"}})).await;
-    let marked = pv(w.pv_of("marked").await);
-    w.patch("pv", &marked, json!({"metadata": {"finalizers": ["kubernetes.io/pv-protection", "example.com/mine"]}}))
-        .await;
-    // A block volume; nothing has to be at its path to be bound.
-    let block = format!("{}-block", w.ns);
-    w.apply(json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": block}, "spec": {
-        "capacity": {"storage": "16Mi"}, "accessModes": ["ReadWriteOnce"], "volumeMode": "Block", "storageClassName": slow,
-        "persistentVolumeReclaimPolicy": "Retain", "local": {"path": "/nothing"},
-        "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [
-            {"key": "kubernetes.io/hostname", "operator": "In", "values": ["node1"]}]}]}}}}))
-    .await;
-    w.apply(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "raw"}, "spec": {
-        "accessModes": ["ReadWriteOnce"], "volumeMode": "Block", "storageClassName": slow, "volumeName": block,
-        "resources": {"requests": {"storage": "16Mi"}}}}))
-        .await;
-    let bound = async || (w.get("pvc", "raw").await["status"]["phase"] == "Bound").then_some(());
-    w.until("the block claim to be bound", Duration::from_secs(60), bound).await;
-    // In a namespace of its own, where no second claim is allowed.
-    let tight = w.extra_namespace().await;
-    w.claim(&format!("{tight}/full"), &slow, "16Mi", &["ReadWriteOnce"]).await;
-    w.apply(json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "tight", "namespace": tight},
-        "spec": {"hard": {"persistentvolumeclaims": "1"}}}))
-        .await;
-    let counted = async || {
-        let used = w.get("ResourceQuota", &format!("{tight}/tight")).await;
-        (used["status"]["used"]["persistentvolumeclaims"] == "1").then_some(())
-    };
-    w.until("the quota to be counted", Duration::from_secs(60), counted).await;
-
-    let before = w.picture().await;
-    let image = w.image();
-    let words = ["run", "sc-migrate", "--source-sc", &slow, "--dest-sc", &fast, "--image", &image, "--yes"];
-    w.pvmigrate(&words)
-        .await
-        .exits(3)
-        .says("an operator owns the pods")
-        .says("ConfigMap:")
-        .says("Argo CD's application `shop` syncs it")
-        .says("Flux's HelmRelease `chart`")
-        .says("the finalizer `example.com/keep`")
-        .says("the finalizer `example.com/mine`")
-        .says("stands on the same backend")
-        .says("its policy is Recycle")
-        .says("volumeMode Block")
-        .says("exceeded quota: tight")
-        .says("nothing was changed")
-        .done();
-    w.unchanged_since(&before).await;
-    w.patch("pv", &recycled, json!({"spec": {"persistentVolumeReclaimPolicy": "Delete"}})).await;
-    w.still_intact().await;
-});
-
 cluster_test!(a_user_without_the_rights_and_a_wrong_class_change_nothing, async |w: &World| {
     let (slow, fast) = (w.class("slow").await, w.class("fast").await);
     w.claim("data", &slow, "16Mi", &["ReadWriteOnce"]).await;
@@ -160,28 +80,6 @@ cluster_test!(a_user_without_the_rights_and_a_wrong_class_change_nothing, async 
     let unknown = fast.replace("fast", "fats");
     run(&words(&slow, &unknown)).await.exits(3).says(&format!("did you mean `{fast}`?")).done();
     run(&words("no-such", &fast)).await.exits(3).says("there is no StorageClass `no-such`").done();
-    w.unchanged_since(&before).await;
-});
-
-cluster_test!(exclusive what_keda_scales_is_left_alone, async |w: &World| {
-    let (slow, fast) = (w.class("slow").await, w.class("fast").await);
-    w.claim("data", &slow, "16Mi", &["ReadWriteOnce"]).await;
-    w.exercise_deployment("web", 1, &[("data", "data")], opts()).await;
-    w.ready("Deployment", "web").await;
-    let names = json!({"plural": "scaledobjects", "singular": "scaledobject", "kind": "ScaledObject", "listKind": "ScaledObjectList"});
-    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
-    w.apply(json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": "scaledobjects.keda.sh"}, "spec": {"group": "keda.sh", "names": names, "scope": "Namespaced",
-        "versions": [{"name": "v1alpha1", "served": true, "storage": true, "schema": schema}]}}))
-    .await;
-    let scaler = json!({"apiVersion": "keda.sh/v1alpha1", "kind": "ScaledObject", "metadata": {"name": "burst"},
-        "spec": {"scaleTargetRef": {"name": "web"}}});
-    let made = async || w.try_apply(scaler.clone()).await.ok();
-    w.until("the new kind to be served", Duration::from_secs(60), made).await;
-    let before = w.picture().await;
-    let image = w.image();
-    let words = ["run", "sc-migrate", "--source-sc", &slow, "--dest-sc", &fast, "--image", &image, "--yes"];
-    w.pvmigrate(&words).await.exits(3).says("KEDA's ScaledObject `burst` would start it again").done();
     w.unchanged_since(&before).await;
 });
 
