@@ -4,25 +4,50 @@ use crate::world::{World, cluster_test, opts};
 use serde_json::json;
 
 cluster_test!(a_statefulset_and_a_deployment_move_from_slow_to_fast, async |w: &World| {
-    let (slow, fast) = (w.class("slow").await, w.class("fast").await);
-    w.claim("data", &slow, "64Mi", &["ReadWriteOnce"]).await;
-    w.exercise_deployment("web", 1, &[("data", "data")], opts()).await;
-    w.exercise_statefulset("db", 2, &slow, "32Mi", opts()).await;
+    all_of_a_class(w, "slow", "fast").await;
+});
+
+cluster_test!(a_statefulset_and_a_deployment_move_from_disk_to_disk, async |w: &World| {
+    all_of_a_class(w, "disk-a", "disk-b").await;
+});
+
+/// A StatefulSet of two and a Deployment: everything that people put on the claims is kept, and nothing of ours is left.
+async fn all_of_a_class(w: &World, from: &str, to: &str) {
+    let (from, to) = (w.class(from).await, w.class(to).await);
+    let odd = "quotes \" ' $(x)\nnew line é";
+    let marked = || opts().label("team", "shop").annotation("odd/note", odd);
+    w.claim("data", &from, "32Mi", &["ReadWriteOnce"]).await;
+    let marks = json!({"metadata": {"labels": {"team": "shop"}, "annotations": {"odd/note": odd}}});
+    w.patch("pvc", "data", marks).await;
+    w.exercise_deployment("web", 1, &[("data", "data")], marked()).await;
+    w.exercise_statefulset("db", 2, &from, "32Mi", marked()).await;
     w.ready("Deployment", "web").await;
     w.ready("StatefulSet", "db").await;
-    let image = w.image();
-    let moved = w
-        .pvmigrate(&["run", "sc-migrate", "--source-sc", &slow, "--dest-sc", &fast, "--yes", "--image", &image])
-        .await
-        .succeeds();
-    println!("{}{}", moved.stdout, moved.stderr);
-    for claim in ["data", "data-db-0", "data-db-1"] {
-        assert_eq!(w.get("pvc", claim).await["spec"]["storageClassName"], fast.as_str());
-        assert!(moved.stdout.contains(claim));
+    let claims = ["data", "data-db-0", "data-db-1"];
+    let mut sources = Vec::new();
+    for claim in claims {
+        sources.push(w.pv_of(claim).await);
     }
+    let image = w.image();
+    let words = ["run", "sc-migrate", "--source-sc", &from, "--dest-sc", &to, "--yes", "--image", &image];
+    let moved = w.pvmigrate(&words).await.succeeds();
+    for (claim, source) in claims.into_iter().zip(&sources) {
+        let (now, volume) = (w.get("pvc", claim).await, w.pv_of(claim).await);
+        assert_eq!(now["spec"]["storageClassName"], to.as_str());
+        assert_eq!(now["metadata"]["labels"]["team"], "shop", "{claim}");
+        assert_eq!(now["metadata"]["annotations"]["odd/note"], odd, "{claim}");
+        assert_eq!(volume["spec"]["persistentVolumeReclaimPolicy"], "Delete");
+        let name = source["metadata"]["name"].as_str().unwrap();
+        assert!(moved.stdout.contains(claim) && moved.stdout.contains(name), "{}", moved.stdout);
+        let kept = w.get("pv", name).await;
+        assert_eq!(kept["spec"]["persistentVolumeReclaimPolicy"], "Retain");
+        assert_eq!(kept["status"]["phase"], "Released");
+    }
+    assert_eq!(w.get("Deployment", "web").await["spec"]["replicas"], 1);
+    assert_eq!(w.get("StatefulSet", "db").await["spec"]["replicas"], 2);
     w.still_intact().await;
     assert_eq!(w.leftovers().await, Vec::<String>::new());
-});
+}
 
 cluster_test!(a_pod_and_its_two_local_volumes_end_on_one_node, async |w: &World| {
     let (slow, local) = (w.class("slow").await, w.class("local").await);
