@@ -7,11 +7,18 @@
 use super::rsync::{Complaints, Stats, Transfer, parse_progress};
 use super::stop::Stop;
 use super::{FailKind, Failure};
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use crate::words::clock::Clock;
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+/// rsync's three processes can wait for each other for ever. Work on local trees takes processor time or waits for a
+/// disk: who does neither for so long stands still.
+const STANDSTILL: Duration = Duration::from_secs(300);
 
 /// The longest line that is kept, in bytes.
 const LINE_MAX: usize = 32 << 10;
@@ -27,7 +34,7 @@ pub struct Ended {
 /// Runs `program` to its end; `feed` is what it reads on stdin.
 ///
 /// # Errors
-/// If it cannot be started, or if the stop was requested (kind `interrupted`).
+/// If it cannot be started, if it stands still, or if the stop was requested (kind `interrupted`).
 pub fn run(
     program: &OsStr,
     argv: &[OsString],
@@ -35,11 +42,25 @@ pub fn run(
     stop: &Stop,
     see: &mut dyn FnMut(Transfer),
 ) -> Result<Ended, Failure> {
+    run_for(program, argv, feed, stop, STANDSTILL, see)
+}
+
+fn run_for(
+    program: &OsStr,
+    argv: &[OsString],
+    feed: &[u8],
+    stop: &Stop,
+    standstill: Duration,
+    see: &mut dyn FnMut(Transfer),
+) -> Result<Ended, Failure> {
     let mut child = start(program, argv).map_err(|error| cannot_start(program, &error))?;
     stop.adopt(Pid::from_child(&child));
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let mut ended = Ended { code: -1, complaints: Complaints::default(), stats: Stats::default() };
-    std::thread::scope(|threads| {
+    let pid = Pid::from_child(&child);
+    let (over, until_over) = std::sync::mpsc::channel::<()>();
+    let stood_still = std::thread::scope(|threads| {
+        let watch = threads.spawn(move || watch(pid, standstill, &until_over));
         if let Some(mut stdin) = stdin {
             // If rsync ends before it has read all, its exit code says why; the broken pipe adds nothing.
             threads.spawn(move || stdin.write_all(feed).ok());
@@ -58,10 +79,16 @@ pub fn run(
             });
         }
         ended.complaints = listen.and_then(|thread| thread.join().ok()).unwrap_or_default();
+        drop(over);
+        watch.join().unwrap_or(false)
     });
     let status = wait(&mut child, stop).map_err(|error| Failure::system("waiting for rsync", &error))?;
     if let Some(signal) = stop.requested() {
         return Err(Failure::interrupted(signal));
+    }
+    if stood_still {
+        let meaning = format!("rsync stood still for {} s", standstill.as_secs());
+        return Err(Failure { kind: FailKind::Io, meaning, retryable: true });
     }
     ended.code = status.code().or_else(|| status.signal().map(|n| 128 + n)).unwrap_or(-1);
     Ok(ended)
@@ -88,6 +115,40 @@ fn cannot_start(program: &OsStr, error: &std::io::Error) -> Failure {
         _ => format!("{program} cannot be started: {error}"),
     };
     Failure::new(FailKind::Other, meaning)
+}
+
+/// Kills the process if it stands still before `over` is dropped; true if it did. It is not reaped before that.
+fn watch(pid: Pid, standstill: Duration, over: &Receiver<()>) -> bool {
+    let (mut last, mut since) = (None, Clock.deadline(standstill));
+    while over.recv_timeout(standstill / 10) == Err(RecvTimeoutError::Timeout) {
+        let now = pulse(pid.as_raw_nonzero().get());
+        if now.is_none() || now != last {
+            (last, since) = (now, Clock.deadline(standstill));
+        } else if since.passed() {
+            // Only the first of them is ours to kill; the others end when it is gone.
+            let _gone_already = kill_process(pid, Signal::KILL);
+            return true;
+        }
+    }
+    false
+}
+
+/// The processor time of a process and its descendants, in ticks. `None` if one waits for a disk, or if they cannot be
+/// looked at.
+fn pulse(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may hold anything.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at)?.parse::<u64>().ok();
+    if *fields.first()? == "D" {
+        return None;
+    }
+    let mut sum = ticks(11)? + ticks(12)?;
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    for child in children.split_whitespace() {
+        sum += pulse(child.parse().ok()?)?;
+    }
+    Some(sum)
 }
 
 /// Waits without reaping first, so that the number cannot belong to somebody else while it may still be killed.
@@ -134,6 +195,20 @@ fn each_line(stream: impl Read, see: &mut dyn FnMut(&str)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_stands_still_is_ended_and_who_works_is_not() {
+        let (stop, limit) = (Stop::default(), Duration::from_secs(1));
+        let shell = |script: &str| {
+            let argv = ["-c", script].map(OsString::from);
+            run_for(OsStr::new("sh"), &argv, b"", &stop, limit, &mut |_| {})
+        };
+        // `read` from a pipe that nobody writes to waits for ever, without a child that would outlive the shell.
+        let still = shell("mkfifo \"${TMPDIR:-/tmp}/still.$$\"; exec 3<>\"${TMPDIR:-/tmp}/still.$$\"; rm \"${TMPDIR:-/tmp}/still.$$\"; read x <&3").err();
+        assert!(still.is_some_and(|failure| failure.retryable && failure.meaning.contains("stood still")));
+        let works = shell("end=$(($(date +%s) + 3)); while [ \"$(date +%s)\" -lt $end ]; do :; done");
+        assert_eq!(works.map(|ended| ended.code).ok(), Some(0));
+    }
 
     #[test]
     fn lines_end_either_way_and_are_bounded() {
