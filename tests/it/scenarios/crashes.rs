@@ -3,6 +3,10 @@
 use super::shop::{Shop, asks_for_copy, copy_pod, id, is, part, shop};
 use crate::world::{Running, World, cluster_test};
 use serde_json::Value;
+use std::fs;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 /// Kills the run as soon as an event fits, checks by the journal that the kill came in time, resumes, and wants the end
@@ -96,3 +100,38 @@ cluster_test!(a_run_is_resumed_only_once_only_here_and_only_if_known, async |w: 
     first.wait().await.succeeds().done();
     shop.has_moved().await;
 });
+
+cluster_test!(a_state_directory_that_fills_up_stops_the_run_and_loses_nothing, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let Small(dir) = &Small::new(w.dir().join("small"));
+    let mut run = w.pvmigrate(&shop.args(&[])).state_dir(dir).start();
+    copy_pod(&mut run, "hot").await;
+    // To the last byte: the next record is written by half or not at all.
+    let filler = dir.join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 64]).is_ok() {}
+    drop(file);
+    let stopped = run.wait().await.exits(4);
+    stopped.says("the journal cannot be written").says("No space left").says("pvmigrate resume").done();
+    fs::remove_file(&filler).unwrap();
+    w.pvmigrate(&["resume"]).state_dir(dir).await.succeeds().done();
+    shop.has_moved().await;
+});
+
+/// A file system of one MiB, as long as it lives.
+struct Small(PathBuf);
+
+impl Small {
+    fn new(dir: PathBuf) -> Small {
+        fs::create_dir(&dir).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&dir).status();
+        assert!(mounted.unwrap().success(), "a small file system can be mounted");
+        Small(dir)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _status = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
