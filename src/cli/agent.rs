@@ -10,7 +10,7 @@ use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
 use std::fs::OpenOptions;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 const DONE: u8 = 0;
@@ -30,7 +30,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make one directory equal to another with rsync
+    /// Make one directory equal to another
     Copy(CopyArgs),
     /// Compare two directories: names, metadata and content
     Verify(VerifyArgs),
@@ -50,6 +50,9 @@ struct CopyArgs {
     /// When the last good pass began (its report's `started_at`); without it nothing in TARGET is trusted
     #[arg(long, value_name = "RFC3339")]
     since: Option<Timestamp>,
+    /// native: this program; rsync: the rsync of the image or machine
+    #[arg(long, default_value = "native")]
+    engine: EngineArg,
     #[command(flatten)]
     last_words: LastWords,
 }
@@ -72,7 +75,7 @@ struct VerifyArgs {
 
 #[derive(Debug, clap::Args)]
 struct LastWords {
-    /// File that gets the report too, cut to 4096 bytes [default: /dev/termination-log if there is one]
+    /// File that gets the report too, cut to 4096 bytes [default: $TERMINATION_LOG, or /dev/termination-log if there is one]
     #[arg(long, value_name = "PATH")]
     termination_log: Option<PathBuf>,
 }
@@ -102,15 +105,39 @@ enum PassArg {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
+enum EngineArg {
+    Native,
+    Rsync,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum ModeArg {
     Full,
     Changed,
     Metadata,
 }
 
+/// A pod of the lab is a process that must not outlive it, however it ends.
+fn end_with_lab() -> Result<(), String> {
+    let Some(lab) = std::env::var("PVMIGRATE_LAB_PID").ok().and_then(|pid| pid.parse::<i32>().ok()) else {
+        return Ok(());
+    };
+    let wish = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    wish.map_err(|e| format!("the lab cannot be followed: {e}"))?;
+    // It may have ended before the wish was told.
+    match rustix::process::getppid() {
+        Some(parent) if parent.as_raw_nonzero().get() == lab => Ok(()),
+        _ => Err("the lab that started this has ended".to_owned()),
+    }
+}
+
 /// Runs the command and returns the exit code: 0 done or equal, 1 failed or different, 2 usage, 3 lost, 128 + n if
 /// signal n asked us to stop.
 pub fn main(args: Args) -> u8 {
+    if let Err(error) = end_with_lab() {
+        talk(&format!("agent: {error}"));
+        return FAILED;
+    }
     let stop = match Stop::on_signals() {
         Ok(stop) => stop,
         Err(error) => {
@@ -130,8 +157,12 @@ fn run_copy(args: CopyArgs, stop: &Stop) -> u8 {
         PassArg::Hot => Pass::Hot,
         PassArg::Final => Pass::Final,
     };
+    let engine = match args.engine {
+        EngineArg::Native => copy::Engine::Native,
+        EngineArg::Rsync => copy::Engine::Rsync(rsync::PROGRAM.into()),
+    };
     let CopyArgs { source, target, since, .. } = args;
-    let job = copy::Job { source, target, pass, since, program: rsync::PROGRAM.into() };
+    let job = copy::Job { source, target, pass, since, engine };
     let report = copy::copy(&job, stop, &mut |line| print(&line.to_json()));
     if !report.ok {
         talk(&format!("agent: {}", report.meaning));
@@ -169,13 +200,12 @@ fn exit_code(ok: bool, kind: Option<FailKind>, stop: &Stop) -> u8 {
 /// The report goes to stdout whole, and cut to where Kubernetes keeps it after the log is gone.
 fn end(report: Line, last_words: &LastWords, code: u8) -> u8 {
     print(&report.to_json());
-    let file = match &last_words.termination_log {
-        Some(file) => Some(file.as_path()),
-        None => Some(Path::new(TERMINATION_LOG)).filter(|file| file.exists()),
-    };
-    if let Some(file) = file {
+    // Whoever cannot mount the file says where it is.
+    let told = std::env::var_os("TERMINATION_LOG").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let there = || Some(PathBuf::from(TERMINATION_LOG)).filter(|file| file.exists());
+    if let Some(file) = last_words.termination_log.clone().or(told).or_else(there) {
         let text = report.to_json_within(TERMINATION_MESSAGE_BYTES - 1);
-        let wrote = OpenOptions::new().write(true).create(true).truncate(true).open(file);
+        let wrote = OpenOptions::new().write(true).create(true).truncate(true).open(&file);
         if let Err(error) = wrote.and_then(|mut file| file.write_all(text.as_bytes())) {
             talk(&format!("agent: the report is only in the log: {}: {error}", file.display()));
         }
@@ -241,6 +271,8 @@ mod tests {
         for (line, fits) in [
             ("copy /src /dst --pass hot", true),
             (&format!("copy /src /dst --pass final --since {since} --termination-log /tmp/x"), true),
+            ("copy /src /dst --pass hot --engine rsync", true),
+            ("copy /src /dst --pass hot --engine cp", false),
             ("copy /src /dst", false),
             ("copy /src --pass hot", false),
             ("copy /src /dst --pass hot --since yesterday", false),

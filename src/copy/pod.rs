@@ -19,6 +19,8 @@ pub enum Task {
     Copy {
         last: bool,
         since: Option<String>,
+        /// Instead of the agent's own.
+        engine: Option<String>,
     },
     Verify {
         last: bool,
@@ -48,8 +50,11 @@ impl Task {
         let mut args = vec!["agent".to_owned()];
         let since = match self {
             Task::Reserve => return vec!["--version".to_owned()],
-            Task::Copy { last, since } => {
+            Task::Copy { last, since, engine } => {
                 args.extend(["copy", SOURCE, TARGET, "--pass", if *last { "final" } else { "hot" }].map(str::to_owned));
+                if let Some(engine) = engine {
+                    args.extend(["--engine".to_owned(), engine.clone()]);
+                }
                 since
             }
             Task::Verify { mode, since, .. } => {
@@ -265,7 +270,7 @@ mod tests {
             name: "data-copy-1".into(),
             namespace: "shop".into(),
             run: "0123abcd".into(),
-            task: Task::Copy { last: true, since: Some("2026-11-21T04:00:00Z".into()) },
+            task: Task::Copy { last: true, since: Some("2026-11-21T04:00:00Z".into()), engine: None },
             image: "docker.io/pvmigrate/agent:0.1.0".into(),
             source: Some("data".into()),
             target: "data-pvmigrate-1".into(),
@@ -286,6 +291,15 @@ mod tests {
     #[test]
     fn the_copy_pod_is_as_it_was_agreed() {
         insta::assert_yaml_snapshot!("copy_pod", render(&plan()));
+    }
+
+    #[test]
+    fn another_engine_is_asked_for_by_name() {
+        let args = |engine: Option<&str>| {
+            Task::Copy { last: false, since: Some("T".into()), engine: engine.map(str::to_owned) }.args().join(" ")
+        };
+        assert_eq!(args(None), "agent copy /source /target --pass hot --since T");
+        assert_eq!(args(Some("rsync")), "agent copy /source /target --pass hot --engine rsync --since T");
     }
 
     #[test]

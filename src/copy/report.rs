@@ -54,7 +54,7 @@ pub enum Phase {
     Sync,
     /// Walking both trees.
     Scan,
-    /// Reading again what size and time cannot vouch for.
+    /// Reading again what size and time cannot vouch for, where the engine does that by itself.
     Reread,
     Copy,
     Verify,
@@ -73,7 +73,7 @@ pub struct Progress {
     pub files: u64,
     /// Entries of any type in the source; 0 while that is not known.
     pub files_total: u64,
-    /// Bytes transferred (copy) or hashed on both sides (verify). A later pass ends far below `bytes_total`.
+    /// Bytes transferred (rsync), read or known to be equal (native), or hashed on both sides (verify). A later pass ends far below `bytes_total`.
     pub bytes: u64,
     /// The sum of the sizes of the source's regular files; 0 while that is not known.
     pub bytes_total: u64,
@@ -119,9 +119,10 @@ pub enum FailKind {
 pub struct CopyReport {
     pub ok: bool,
     pub pass: Pass,
-    /// `rsync`.
+    /// `native` or `rsync`.
     pub engine: String,
-    /// The engine's exit code; 128 + n if signal n ended it, -1 if it never ran.
+    /// rsync's exit code, or that of `native`: 0 if it ended well, else 1; 128 + n if signal n ended it, -1 if the
+    /// engine never ran.
     pub exit: i32,
     /// What that means, as a sentence for people: lower case, no full stop.
     pub meaning: String,

@@ -12,6 +12,11 @@ impl Clock {
         jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
     }
 
+    /// Wall time: what the lab's cluster takes for its own.
+    pub fn now(self) -> jiff::Timestamp {
+        jiff::Timestamp::now()
+    }
+
     /// Milliseconds since the Unix epoch.
     pub fn unix_ms(self) -> i64 {
         jiff::Timestamp::now().as_millisecond()

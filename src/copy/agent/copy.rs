@@ -1,22 +1,26 @@
-//! One pass: make the target equal to the source with rsync, and say honestly how it went.
+//! One pass: make the target equal to the source with an engine, and say honestly how it went.
 //!
 //! Not a judge of the content: that is `verify`, in another process. Called by `cli::agent`.
 //!
-//! The pass rule: rsync skips a file whose size and mtime are equal on both sides, but a store through mmap changes
+//! The engines: `native`, our own, which needs nothing installed; and `rsync`, for whoever trusts it more, and the oracle
+//! of our tests. What a pass is and when it is good does not depend on the engine.
+//!
+//! The pass rule: an engine skips a file whose size and mtime are equal on both sides, but a store through mmap changes
 //! neither at once, and anybody can set an mtime back. So a pass notes its time T, then flushes the source: whatever
 //! is stored afterwards faults on a clean page and moves mtime and ctime to T or later. The next pass is given T as
-//! `since`, and has rsync read every file on both sides whose mtime or ctime is not safely before it.
-//! What must stay true: T is taken before the flush; with no `since` every file that the target has is read; success means rsync ended well, and the target's file system took everything to its disk.
+//! `since`, and has every file read on both sides whose mtime or ctime is not safely before it.
+//! What must stay true: T is taken before the flush; with no `since` every file that the target has is read; success
+//! means that the engine ended well, and the target's file system took everything to its disk.
 
 use super::rsync::{self, Complaints, Run, Transfer, Verdict};
 use super::scan::{self, Free, Scan};
 use super::stop::Stop;
 use super::tree::Root;
-use super::{Emit, Failure, child, open_both, stamp};
+use super::{Emit, Failure, child, native, open_both, stamp, suspect_from};
 use crate::copy::report::{CopyReport, FailKind, Line, MESSAGES_MAX, Pass, Phase, Progress};
 use crate::words::clock::Clock;
 use jiff::Timestamp;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -28,8 +32,24 @@ pub struct Job {
     pub pass: Pass,
     /// `started_at` of the last pass that ended well.
     pub since: Option<Timestamp>,
+    pub engine: Engine,
+}
+
+/// Who moves the bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Engine {
+    Native,
     /// The rsync to run: [`rsync::PROGRAM`].
-    pub program: OsString,
+    Rsync(OsString),
+}
+
+impl Engine {
+    fn name(&self) -> &'static str {
+        match self {
+            Engine::Native => native::NAME,
+            Engine::Rsync(_) => rsync::NAME,
+        }
+    }
 }
 
 /// Makes the pass. Always returns a report, and emits progress on the way.
@@ -38,7 +58,7 @@ pub fn copy(job: &Job, stop: &Stop, emit: Emit<'_>) -> CopyReport {
     let mut report = CopyReport {
         ok: false,
         pass: job.pass,
-        engine: "rsync".into(),
+        engine: job.engine.name().into(),
         exit: -1,
         meaning: String::new(),
         kind: None,
@@ -57,7 +77,8 @@ pub fn copy(job: &Job, stop: &Stop, emit: Emit<'_>) -> CopyReport {
         Ok(()) => {
             report.ok = true;
             if report.meaning.is_empty() {
-                report.meaning = "complete: rsync ended without an error and the target is on disk".into();
+                report.meaning =
+                    format!("complete: {} ended without an error and the target is on disk", report.engine);
             }
         }
         Err(failure) => {
@@ -81,7 +102,8 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
     ticker.phase(Phase::Scan);
     // A time that has not come vouches for nothing: one of the clocks is wrong.
     let since = job.since.filter(|since| *since <= started);
-    let scan = scan::scan(&source, &target, job.pass, since, stop, &mut |scan| ticker.scanned(scan))?;
+    let with_list = job.engine != Engine::Native;
+    let scan = scan::scan(&source, &target, job.pass, since, with_list, stop, &mut |scan| ticker.scanned(scan))?;
     (report.files_total, report.bytes_total) = (scan.files, scan.bytes);
     if since != job.since {
         report.messages.push("--since is in the future: every file is read again".into());
@@ -93,14 +115,24 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
     }
     scan::fits(scan.need, scan.held, free(&target)?)?;
 
-    report.reread = scan.suspects_count;
-    // First, because only the run over the whole tree puts right what this one does to directories and links.
-    if scan.suspects_count > 0 {
-        ticker.phase(Phase::Reread);
-        run(job, Run::Listed, &scan.suspects, stop, ticker, report)?;
+    report.reread = scan.suspects;
+    match &job.engine {
+        Engine::Native => {
+            ticker.phase(Phase::Copy);
+            let from = since.map_or(i128::MIN, suspect_from);
+            let pass = native::Job { source: &source, target: &target, pass: job.pass, from };
+            run_native(&pass, stop, ticker, report)?;
+        }
+        Engine::Rsync(program) => {
+            // First, because only the run over the whole tree puts right what this one does to directories and links.
+            if let Some(list) = scan.list.filter(|list| !list.is_empty()) {
+                ticker.phase(Phase::Reread);
+                run_rsync(job, program, Run::Listed, &list, stop, ticker, report)?;
+            }
+            ticker.phase(Phase::Copy);
+            run_rsync(job, program, Run::Whole, &[], stop, ticker, report)?;
+        }
     }
-    ticker.phase(Phase::Copy);
-    run(job, Run::Whole, &[], stop, ticker, report)?;
 
     ticker.phase(Phase::Sync);
     // The same descriptor as before the copy: the kernel reports here every write that failed since it was opened.
@@ -113,9 +145,39 @@ fn free(target: &Root) -> Result<Free, Failure> {
     Ok(Free { bytes: stat.f_bavail.saturating_mul(stat.f_frsize), inodes })
 }
 
+/// Runs our own engine and adds what it did to the report.
+fn run_native(
+    job: &native::Job<'_>,
+    stop: &Stop,
+    ticker: &mut Ticker<'_>,
+    report: &mut CopyReport,
+) -> Result<(), Failure> {
+    let outcome = native::run(job, stop, &mut |transfer| ticker.transferred(transfer));
+    report.files_copied = native::get(&outcome.files_copied);
+    report.bytes_copied = native::get(&outcome.bytes_copied);
+    report.files_deleted = native::get(&outcome.deleted);
+    let room = MESSAGES_MAX.saturating_sub(report.messages.len());
+    report.messages.extend(outcome.messages().into_iter().take(room));
+    if let Some(failure) = outcome.failure() {
+        report.exit = if failure.kind == FailKind::Interrupted { 128 + stop.requested().unwrap_or(0) } else { 1 };
+        return Err(failure);
+    }
+    report.exit = 0;
+    if native::get(&outcome.vanished) > 0 {
+        note_vanished(report);
+    }
+    Ok(())
+}
+
+fn note_vanished(report: &mut CopyReport) {
+    report.kind = Some(FailKind::Vanished);
+    report.meaning = "complete but for files that went away meanwhile, as in a live tree".into();
+}
+
 /// Runs rsync once and adds what it did to the report.
-fn run(
+fn run_rsync(
     job: &Job,
+    program: &OsStr,
     run: Run,
     feed: &[u8],
     stop: &Stop,
@@ -128,7 +190,7 @@ fn run(
     let real = |path: &PathBuf| path.canonicalize().map_err(|e| Failure::system(path.display(), &e));
     let as_root = rustix::process::geteuid().is_root();
     let argv = rsync::argv(run, job.pass, as_root, &real(&job.source)?, &real(&job.target)?);
-    let ended = child::run(&job.program, &argv, feed, stop, &mut |transfer| ticker.transferred(transfer))?;
+    let ended = child::run(program, &argv, feed, stop, &mut |transfer| ticker.transferred(transfer))?;
     report.files_copied += ended.stats.files_copied;
     report.bytes_copied += ended.stats.bytes_copied;
     report.files_deleted += ended.stats.deleted;
@@ -139,8 +201,7 @@ fn run(
     match rsync::judge(ended.code, job.pass, &ended.complaints) {
         Verdict::Clean => Ok(()),
         Verdict::Vanished => {
-            report.kind = Some(FailKind::Vanished);
-            report.meaning = "complete but for files that went away meanwhile, as in a live tree".into();
+            note_vanished(report);
             Ok(())
         }
         Verdict::Failed(failure) => {

@@ -10,7 +10,13 @@ pub mod copy;
 mod entry;
 pub mod exercise;
 mod hash;
+pub mod native;
 mod pages;
+#[cfg(test)]
+#[expect(clippy::print_stdout, reason = "a test says what this machine cannot do")]
+mod passes_torture;
+#[cfg(test)]
+mod random;
 pub mod rsync;
 mod scan;
 mod slots;

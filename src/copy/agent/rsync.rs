@@ -8,6 +8,9 @@ use crate::copy::report::{FailKind, MESSAGES_MAX, Pass};
 use std::ffi::OsString;
 use std::path::Path;
 
+/// What a report calls this engine.
+pub const NAME: &str = "rsync";
+
 /// Looked up in PATH.
 pub const PROGRAM: &str = "rsync";
 
@@ -109,13 +112,13 @@ impl Complaints {
             self.kinds.push(kind);
         }
     }
+}
 
-    /// The kind to act on: the first of this order that was seen.
-    fn gravest(&self) -> Option<FailKind> {
-        use FailKind::*;
-        let order = [NoSpace, Quota, ReadOnly, Io, MetadataUnsupported, Permission, Other, Vanished];
-        order.into_iter().find(|kind| self.kinds.contains(kind))
-    }
+/// The kind to act on: the first of this order that was seen.
+pub fn gravest(kinds: &[FailKind]) -> Option<FailKind> {
+    use FailKind::*;
+    let order = [NoSpace, Quota, ReadOnly, Io, MetadataUnsupported, Permission, Other, Vanished];
+    order.into_iter().find(|kind| kinds.contains(kind))
 }
 
 /// What one line is about; None for summaries and consequences of other errors.
@@ -177,7 +180,7 @@ pub fn judge(code: i32, pass: Pass, complaints: &Complaints) -> Verdict {
         24 => FailKind::Vanished,
         1..=6 => FailKind::Usage,
         20 | 130 | 143 => FailKind::Interrupted,
-        _ => complaints.gravest().unwrap_or(match code {
+        _ => gravest(&complaints.kinds).unwrap_or(match code {
             10..=12 | 30 | 35 => FailKind::Io,
             23 => FailKind::Partial,
             _ => FailKind::Other,

@@ -27,10 +27,11 @@ pub struct Scan {
     pub need: Room,
     /// What the target tree holds already, and a copy would replace.
     pub held: Room,
-    /// Files that rsync would skip for their size and mtime, though nothing vouches for their content: paths with a
-    /// NUL after each, as `--files-from --from0` reads them.
-    pub suspects: Vec<u8>,
-    pub suspects_count: u64,
+    /// Files of equal size and mtime whose content nothing vouches for.
+    pub suspects: u64,
+    /// Their paths for rsync, which would skip them: with a NUL after each, as `--files-from --from0` reads them.
+    /// Only if asked for: it grows with the tree.
+    pub list: Option<Vec<u8>>,
     /// What vanished during the walk; only in hot passes.
     pub vanished: u64,
 }
@@ -51,12 +52,13 @@ pub fn scan(
     target: &Root,
     pass: Pass,
     since: Option<Timestamp>,
+    with_list: bool,
     stop: &Stop,
     see: &mut dyn FnMut(&Scan),
 ) -> Result<Scan, Failure> {
-    // Of an unknown target every file is suspect; an empty one has none that rsync would skip.
+    // Of an unknown target every file is suspect; an empty one has none.
     let from = since.map_or(i128::MIN, suspect_from);
-    let mut scan = Scan::default();
+    let mut scan = Scan { list: with_list.then(Vec::new), ..Scan::default() };
     let mut linked = (HashSet::new(), HashSet::new());
     let mut failure = None;
     tree::walk(source, target, Detail::Stat, &mut |seen| {
@@ -117,11 +119,13 @@ impl Scan {
                 .as_ref()
                 .is_some_and(|t| t.kind == FileType::RegularFile && t.size == node.size && t.mtime == node.mtime);
             if skipped && (node.mtime >= from || node.ctime >= from) {
-                self.suspects_count += 1;
-                // rsync takes a line that begins with # or ; for a comment.
-                self.suspects.extend_from_slice(b"./");
-                self.suspects.extend_from_slice(&pair.path);
-                self.suspects.push(0);
+                self.suspects += 1;
+                if let Some(list) = &mut self.list {
+                    // rsync takes a line that begins with # or ; for a comment.
+                    list.extend_from_slice(b"./");
+                    list.extend_from_slice(&pair.path);
+                    list.push(0);
+                }
             }
         }
         Ok(())

@@ -13,6 +13,9 @@ use tokio::signal::unix::{SignalKind, signal};
 struct State {
     signal: Option<i32>,
     child: Option<Pid>,
+    /// How often it may still be looked at before it says yes by itself.
+    #[cfg(test)]
+    looks: Option<u64>,
 }
 
 /// A shared note that somebody wants the agent to end.
@@ -59,8 +62,24 @@ impl Stop {
         self.0.1.notify_all();
     }
 
+    /// A note that says SIGTERM from the `n`th look on: an interruption at any point, without a clock.
+    #[cfg(test)]
+    pub fn at_look(n: u64) -> Self {
+        let stop = Stop::new();
+        stop.lock().looks = Some(n);
+        stop
+    }
+
     /// The signal that asked for the end.
     pub fn requested(&self) -> Option<i32> {
+        #[cfg(test)]
+        {
+            let mut state = self.lock();
+            state.looks = state.looks.map(|looks| looks.saturating_sub(1));
+            if state.looks == Some(0) {
+                state.signal.get_or_insert(15);
+            }
+        }
         self.lock().signal
     }
 
@@ -90,7 +109,7 @@ impl Stop {
 }
 
 /// SIGKILL, because a blocked rsync ignores the rest; its two other processes end when they find the first one gone,
-/// and the temporary file that may stay behind is removed by the next pass.
+/// and the temporary file of rsync's that may stay behind is removed by the next pass.
 fn kill(child: Option<Pid>) {
     if let Some(child) = child {
         // It can only fail when the process has ended already.

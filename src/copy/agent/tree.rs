@@ -1,6 +1,7 @@
 //! Two trees walked side by side: what copy counts and verify compares.
 //!
-//! Not a comparison: it shows what is there on each side under one name. Called by `copy` and `verify`.
+//! Not a comparison: it shows what is there on each side under one name. Called by `scan` and `verify`; `native`, which
+//! changes the target as it goes, walks by itself with the same parts.
 //! What must stay true: no symbolic link is followed, no FIFO or device is opened, no other file system is entered,
 //! `lost+found` of the root is invisible; memory grows with the largest directory, not with the tree; the order is
 //! the same for equal trees (a directory's entries by name, then its sub-directories in that order).
@@ -16,6 +17,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Made by mkfs in the root of ext file systems; it belongs to the file system, not to the data.
 pub const LOST_FOUND: &[u8] = b"lost+found";
+
+/// What is seen where something is mounted into a tree: it would be neither copied nor compared, and must not pass for
+/// equal.
+pub(super) const OTHER_FILE_SYSTEM: &str = "another file system begins here: it would be left out";
 
 const LOOK: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
 
@@ -113,6 +118,11 @@ impl Root {
         (self.dev, self.ino) == (node.dev, node.ino)
     }
 
+    /// True if the node is on the root's file system.
+    pub(super) fn is_on_same(&self, node: &Node) -> bool {
+        self.dev == node.dev
+    }
+
     /// Opens what stands under a relative path for reading, without following any link on the way. Never blocks.
     ///
     /// # Errors
@@ -135,6 +145,14 @@ impl Root {
             here = rustix::fs::openat(&here, part, LOOK | OFlags::DIRECTORY, Mode::empty())?;
         }
         Ok(rustix::fs::openat(&here, name, LOOK | more, Mode::empty())?)
+    }
+}
+
+/// Opens without moving the time of last access, where we may: of files of other users only root may.
+pub(super) fn open_unseen(root: &Root, path: &[u8], more: OFlags) -> io::Result<OwnedFd> {
+    match root.open_in(path, more | OFlags::NOATIME) {
+        Err(error) if error.raw_os_error() == Some(Errno::PERM.raw_os_error()) => root.open_in(path, more),
+        other => other,
     }
 }
 
@@ -176,12 +194,11 @@ fn walk_inner(
             let child = join(&path, &name.bytes);
             let sides = [(Side::Source, read(&s_fd, name.in_source)), (Side::Target, read(&t_fd, name.in_target))];
             let (s, t) = both(child.clone(), sides, see)?;
-            // What another file system holds there would be neither copied nor compared: that must not pass for equal.
             let mut enter = |node: &Option<Node>, root: &Root, side| {
                 let is_dir = node.as_ref().is_some_and(|n| n.kind == FileType::Directory);
                 let is_here = node.as_ref().is_some_and(|n| n.dev == root.dev);
                 if is_dir && !is_here {
-                    let error = io::Error::other("another file system begins here: it would be left out");
+                    let error = io::Error::other(OTHER_FILE_SYSTEM);
                     see(Seen::Trouble { side, path: child.clone(), doing: "entering", error })?;
                 }
                 ControlFlow::Continue(is_dir && is_here)
@@ -218,10 +235,12 @@ fn both(
     ControlFlow::Continue((take(source)?, take(target)?))
 }
 
-fn list(root: &Root, path: &[u8]) -> io::Result<(OwnedFd, Vec<Vec<u8>>)> {
-    let fd = root.open_in(path, OFlags::DIRECTORY)?;
+/// Opens a directory and reads its names, sorted.
+pub(super) fn list(root: &Root, path: &[u8]) -> io::Result<(OwnedFd, Vec<Vec<u8>>)> {
+    let fd = open_unseen(root, path, OFlags::DIRECTORY)?;
     let mut names = Vec::new();
-    for entry in Dir::read_from(&fd)? {
+    // Not `read_from`, which opens it again and would move its time of last access.
+    for entry in Dir::new(fd.try_clone()?)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." && !(path.is_empty() && name == LOST_FOUND) {
@@ -232,14 +251,14 @@ fn list(root: &Root, path: &[u8]) -> io::Result<(OwnedFd, Vec<Vec<u8>>)> {
     Ok((fd, names))
 }
 
-struct Name {
-    bytes: Vec<u8>,
-    in_source: bool,
-    in_target: bool,
+pub(super) struct Name {
+    pub bytes: Vec<u8>,
+    pub in_source: bool,
+    pub in_target: bool,
 }
 
 /// Merges two sorted lists of names.
-fn merge(source: Vec<Vec<u8>>, target: Vec<Vec<u8>>) -> impl Iterator<Item = Name> {
+pub(super) fn merge(source: Vec<Vec<u8>>, target: Vec<Vec<u8>>) -> impl Iterator<Item = Name> {
     let (mut source, mut target) = (source.into_iter().peekable(), target.into_iter().peekable());
     std::iter::from_fn(move || {
         let (in_source, in_target) = match (source.peek(), target.peek()) {
@@ -251,7 +270,7 @@ fn merge(source: Vec<Vec<u8>>, target: Vec<Vec<u8>>) -> impl Iterator<Item = Nam
     })
 }
 
-fn node(dir: &OwnedFd, name: &[u8], detail: Detail) -> io::Result<Option<Node>> {
+pub(super) fn node(dir: &OwnedFd, name: &[u8], detail: Detail) -> io::Result<Option<Node>> {
     let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
     let mut node = from_stat(&stat);
     if detail == Detail::All {
@@ -264,7 +283,7 @@ fn node(dir: &OwnedFd, name: &[u8], detail: Detail) -> io::Result<Option<Node>> 
 }
 
 #[allow(clippy::useless_conversion, reason = "the kernel's types differ by architecture")]
-fn from_stat(stat: &Stat) -> Node {
+pub(super) fn from_stat(stat: &Stat) -> Node {
     let nanoseconds = |s: i64, ns: i128| i128::from(s) * 1_000_000_000 + ns;
     Node {
         kind: FileType::from_raw_mode(stat.st_mode),
@@ -289,7 +308,7 @@ type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Attributes of the entry itself, whatever its type. Sockets and links cannot be opened, so it goes through the
 /// open directory's own name in /proc, which no rename can redirect.
-fn xattrs(dir: &OwnedFd, name: &[u8]) -> io::Result<(Xattrs, bool)> {
+pub(super) fn xattrs(dir: &OwnedFd, name: &[u8]) -> io::Result<(Xattrs, bool)> {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
     path.extend_from_slice(name);
@@ -319,14 +338,14 @@ pub fn compared(name: &[u8]) -> bool {
     name != b"security.selinux" && (!name.starts_with(b"system.") || posix_acl.contains(&name))
 }
 
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     match path.iter().rposition(|b| *b == b'/') {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (&[], path),
     }
 }
 
-fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
+pub(super) fn join(path: &[u8], name: &[u8]) -> Vec<u8> {
     if path.is_empty() { name.to_vec() } else { [path, b"/", name].concat() }
 }
 
