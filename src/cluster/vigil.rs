@@ -35,8 +35,8 @@ pub struct Vigil {
 #[derive(Debug, Default)]
 struct State {
     broken: Option<String>,
-    /// The foreign pod that may have mounted the claim, if one may.
-    user: Option<String>,
+    /// Name and uid of the first foreign pod that may have mounted the claim, if one may.
+    user: Option<(String, String)>,
     live: bool,
 }
 
@@ -53,8 +53,8 @@ impl Vigils {
         })
     }
 
-    /// The pod that may have mounted the claim, if one was seen.
-    pub fn user(&self, claim: &PvcRef) -> Option<String> {
+    /// Name and uid of the first pod that may have mounted the claim, if one was seen.
+    pub fn user(&self, claim: &PvcRef) -> Option<(String, String)> {
         let map = self.lock();
         let state = &map.get(claim)?.state;
         state.lock().unwrap_or_else(PoisonError::into_inner).user.clone()
@@ -151,7 +151,7 @@ async fn watch(cluster: &Cluster, run: &RunId, claim: &PvcRef, mut version: Stri
                 state.broken.get_or_insert_with(|| why.clone());
                 // Without a node it has mounted nothing yet, and cannot while the claim is missing or going.
                 if !text(&pod, "/spec/nodeName").is_empty() {
-                    state.user = Some(name.to_owned());
+                    state.user = Some((name.to_owned(), super::uid(&pod).to_owned()));
                     return why;
                 }
             }

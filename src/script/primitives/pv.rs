@@ -126,6 +126,7 @@ moved.class == "fast" && moved.volume == copy.name"#,
             ("delete", "", "persistentvolumeclaims"),
             ("patch", "", "persistentvolumeclaims"),
             ("watch", "", "persistentvolumeclaims"),
+            ("get", "", "pods"),
             ("list", "", "pods"),
         ],
         run: |step, args| Box::pin(rebind(step, args)),
@@ -376,7 +377,9 @@ impl Swap<'_> {
                 },
             )
             .await?;
-        if let Some(user) = door.vigils.user(&name) {
+        if let Some((user, user_uid)) = door.vigils.user(&name)
+            && !came_later(step, &original, &user, &user_uid).await?
+        {
             door.journal.beat(&step.id, "rebind", json!({"original": original, "used": user}))?;
             return Err(used(&name, &user, &source));
         }
@@ -414,6 +417,18 @@ impl Swap<'_> {
         }
         step.write("clean", pvc::plan_clean(Pvc(&bound))).await
     }
+}
+
+/// Whether a pod came to its node after the original claim was gone, and so uses another claim of the same name: Kubernetes
+/// keeps a claim that a pod on a node names until that pod has ended.
+async fn came_later(step: &Step, original: &Json, user: &str, user_uid: &str) -> Result<bool, Problem> {
+    let finalizers = original["metadata"]["finalizers"].as_array();
+    if !finalizers.is_some_and(|all| all.iter().any(|one| one == "kubernetes.io/pvc-protection")) {
+        return Ok(false);
+    }
+    let pod = step.find("Pod", text(original, "/metadata/namespace"), user).await?;
+    let has_ended = |pod: &Json| matches!(text(pod, "/status/phase"), "Succeeded" | "Failed");
+    Ok(pod.is_some_and(|pod| uid(&pod) == user_uid && !has_ended(&pod)))
 }
 
 /// Somebody wrote to the source after its last copy, when its claim could not be kept any more.

@@ -114,9 +114,11 @@ async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
         .get(&object)
         .filter(|stopped| stopped.uid == uid(&now))
         .map(|stopped| stopped.replicas);
-    let was = before.unwrap_or_else(|| replicas(&now));
+    // A crash after the sending: the object may show 0 already, and only the journaled write knows what there was.
+    let noted = noted(&step, &now);
+    let was = before.or(noted).unwrap_or_else(|| replicas(&now));
     remember_nodes(&step, &now).await?;
-    if replicas(&now) != 0 {
+    if replicas(&now) != 0 || noted.is_some() {
         let mut write = plan::plan_stop(&now);
         write.body["metadata"]["annotations"][crate::cluster::REPLICAS] = json!(was.to_string());
         step.write_on(&now, "stop", write).await?;
@@ -173,6 +175,15 @@ async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
         }
     }
     Ok(json!({"key": object.to_string(), "workload": now, "replicas": was, "stopped_ms": at_ms}))
+}
+
+/// How many there were before this very step stopped them and the process died, before that was noted anywhere else.
+fn noted(step: &Step, now: &Json) -> Option<i64> {
+    let before = step.session.door.journal.recorded(&step.id.part("stop"))?;
+    let arrived =
+        matches!(before.phase, crate::journal::Phase::Done { .. }) || (replicas(now) == 0 && plan::is_marked(now));
+    let write = before.write.filter(|_| arrived)?;
+    write.body["metadata"]["annotations"][crate::cluster::REPLICAS].as_str()?.parse().ok()
 }
 
 /// How long a node may be away before Kubernetes shows it as not Ready.
