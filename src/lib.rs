@@ -3,6 +3,8 @@
 //! Layers, each using only those before it:
 //! [`words`] ← [`journal`] ← [`cluster`] ← [`copy`] ← [`script`] ← [`repl`], [`cli`].
 //!
+//! [`lab`] stands beside: an embedded Kubernetes that knows [`words`] only, and that only [`cli`] and tests know.
+//!
 //! * kube is used in `cluster` only, rhai in `script` and `repl` only, clap and printing in `cli` only.
 //! * No write of the cluster without a [`journal::Permit`]; only [`journal::Journal::permit`] makes one, durably.
 //! * [`cluster::send`] is the only place that writes; [`cluster::guard::admit`] stands on every write.
@@ -13,6 +15,7 @@ pub mod cli;
 pub mod cluster;
 pub mod copy;
 pub mod journal;
+pub mod lab;
 pub mod repl;
 pub mod script;
 pub mod words;

@@ -1,0 +1,215 @@
+//! The external provisioner of the lab's drivers: makes volumes for claims and deletes those that were given back.
+//!
+//! Not the binder, which hands claims over by an annotation and binds what is made here; no snapshots, no clones, no
+//! topology but a node's own volumes. Class parameters: `delaySeconds` (counted from the claim, or from its first pod
+//! if the class waits for one), `fail: provision`, `node: local` (the volume can be used on the chosen node only).
+
+#[cfg(test)]
+mod tests;
+
+use super::binder::{self, matching};
+use super::{Controller, Turn, Write, annotations, drivers};
+use crate::lab::store::{Commit, Key, State, list_of, text};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+pub static PROVISIONER: Controller = Controller { name: "provisioner", wakes, act };
+
+fn wakes(state: &State, commit: &Commit) -> Vec<Key> {
+    match commit.key.kind {
+        "PersistentVolumeClaim" | "PersistentVolume" => vec![commit.key.clone()],
+        "StorageClass" => binder::pending_of_class(state, &commit.key.name),
+        "VolumeAttachment" => {
+            let object = commit.after.as_ref().or(commit.before.as_ref());
+            let volume = object.map(|one| text(&one["spec"]["source"]["persistentVolumeName"]).to_owned());
+            volume.map(|name| Key::new("PersistentVolume", "", name)).into_iter().collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn act(state: &State, key: &Key) -> Turn {
+    match (state.at(key), key.kind) {
+        (Some(claim), "PersistentVolumeClaim") => provision(state, claim),
+        (Some(volume), "PersistentVolume") => delete(state, volume),
+        _ => Turn::rest(),
+    }
+}
+
+/// What a class says to its driver.
+#[derive(Debug, Default, PartialEq)]
+struct Parameters {
+    delay_s: i64,
+    fails: bool,
+    is_local: bool,
+}
+
+impl Parameters {
+    fn read(class: &Value) -> Result<Parameters, String> {
+        let mut read = Parameters::default();
+        for (name, value) in class["parameters"].as_object().into_iter().flatten() {
+            match (&name[..], text(value)) {
+                ("delaySeconds", seconds) => match seconds.parse() {
+                    Ok(seconds) if (0..=86_400).contains(&seconds) => read.delay_s = seconds,
+                    _ => return Err(format!("delaySeconds \"{seconds}\" is no number of seconds")),
+                },
+                ("fail", "provision") => read.fails = true,
+                ("node", "local") => read.is_local = true,
+                ("fail" | "node", value) => return Err(format!("unknown value \"{value}\" of parameter \"{name}\"")),
+                _ => return Err(format!("unknown parameter \"{name}\"")),
+            }
+        }
+        Ok(read)
+    }
+}
+
+fn provision(state: &State, claim: &Value) -> Turn {
+    let asked = annotations::get(claim, annotations::STORAGE_PROVISIONER).unwrap_or_default();
+    let class = state.get("StorageClass", "", matching::class_of(claim));
+    let (Some(driver), Some(class)) = (drivers::find(asked), class) else { return Turn::rest() };
+    let is_open = text(&claim["spec"]["volumeName"]).is_empty() && claim["metadata"]["deletionTimestamp"].is_null();
+    if !is_open || class["provisioner"] != asked {
+        return Turn::rest();
+    }
+    let node = annotations::get(claim, annotations::SELECTED_NODE);
+    if binder::waits_for_consumer(state, claim) && node.is_none() {
+        return Turn::rest();
+    }
+    let mut turn = Turn::rest();
+    let (namespace, claim_name) = (text(&claim["metadata"]["namespace"]), text(&claim["metadata"]["name"]));
+    let name = format!("pvc-{}", text(&claim["metadata"]["uid"]));
+    if state.get("PersistentVolume", "", &name).is_some() {
+        turn.event(claim, false, "ProvisioningSucceeded", format!("Successfully provisioned volume {name}"));
+        return turn;
+    }
+    let begun = format!("External provisioner is provisioning volume for claim \"{namespace}/{claim_name}\"");
+    turn.event(claim, false, "Provisioning", begun);
+    let volume = Parameters::read(class).and_then(|parameters| {
+        let volume = plan(driver, &parameters, class, claim, &name, state)?;
+        Ok((parameters, volume))
+    });
+    let (parameters, volume) = match volume {
+        Ok(both) => both,
+        Err(why) => {
+            let class = text(&class["metadata"]["name"]);
+            let message = format!("failed to provision volume with StorageClass \"{class}\": {why}");
+            turn.event(claim, true, "ProvisioningFailed", message);
+            return turn;
+        }
+    };
+    let due = asked_at(state, claim) + SignedDuration::from_secs(parameters.delay_s);
+    if due > state.now() {
+        turn.again_at = Some(due);
+        return turn;
+    }
+    turn.writes.push(Write::MakeDisk { handle: name, bytes: matching::requested(claim) });
+    turn.writes.push(Write::Create(volume));
+    turn
+}
+
+/// When the claim could first have had its volume: when it was made, or when its first pod was.
+fn asked_at(state: &State, claim: &Value) -> Timestamp {
+    let made = |object: &Value| text(&object["metadata"]["creationTimestamp"]).parse::<Timestamp>().ok();
+    let of_claim = made(claim).unwrap_or(state.now());
+    if !annotations::has(claim, annotations::SELECTED_NODE) {
+        return of_claim;
+    }
+    let (namespace, name) = (text(&claim["metadata"]["namespace"]), text(&claim["metadata"]["name"]));
+    let of_pods = state.pods_of_claim(namespace, name).filter_map(|pod| made(pod)).min();
+    of_claim.max(of_pods.unwrap_or(of_claim))
+}
+
+/// The volume for a claim, or why there can be none.
+fn plan(
+    driver: &drivers::Driver,
+    parameters: &Parameters,
+    class: &Value,
+    claim: &Value,
+    name: &str,
+    state: &State,
+) -> Result<Value, String> {
+    let spec = &claim["spec"];
+    let foreign = |mode: &&Value| !driver.access_modes.contains(&text(mode));
+    if let Some(mode) = list_of(&spec["accessModes"]).iter().find(foreign) {
+        return Err(format!(
+            "rpc error: code = InvalidArgument desc = {} has no access mode {}",
+            driver.name,
+            text(mode)
+        ));
+    }
+    if spec["volumeMode"] == "Block" {
+        return Err(format!("rpc error: code = InvalidArgument desc = {} has no block volumes", driver.name));
+    }
+    if !spec["selector"].is_null() {
+        return Err("claim Selector is not supported".into());
+    }
+    if !spec["dataSource"].is_null() {
+        return Err("claim DataSource is not supported".into());
+    }
+    if !list_of(&class["allowedTopologies"]).is_empty() {
+        return Err("rpc error: code = InvalidArgument desc = allowedTopologies are not simulated".into());
+    }
+    if parameters.fails {
+        return Err("rpc error: code = Internal desc = the class says fail: provision".into());
+    }
+    let mut volume = json!({
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name},
+        "spec": {
+            "capacity": {"storage": spec["resources"]["requests"]["storage"]},
+            "csi": {"driver": driver.name, "volumeHandle": name},
+            "accessModes": spec["accessModes"],
+            "claimRef": binder::reference(claim),
+            "persistentVolumeReclaimPolicy": class["reclaimPolicy"].as_str().unwrap_or("Delete"),
+            "storageClassName": class["metadata"]["name"],
+            "volumeMode": "Filesystem",
+        },
+    });
+    annotations::set(&mut volume, annotations::PROVISIONED_BY, driver.name);
+    annotations::set(&mut volume, annotations::BOUND_BY_CONTROLLER, "yes");
+    if let Some(parameters) = class["parameters"].as_object().filter(|all| !all.is_empty()) {
+        volume["spec"]["csi"]["volumeAttributes"] = Value::Object(parameters.clone());
+    }
+    if !list_of(&class["mountOptions"]).is_empty() {
+        volume["spec"]["mountOptions"] = class["mountOptions"].clone();
+    }
+    if parameters.is_local {
+        let node = annotations::get(claim, annotations::SELECTED_NODE).and_then(|name| state.get("Node", "", name));
+        let host = node.map(|node| &node["metadata"]["labels"]["kubernetes.io/hostname"]).filter(|one| one.is_string());
+        let Some(host) = host else {
+            return Err("rpc error: code = InvalidArgument desc = node: local needs a selected node with a \
+                        kubernetes.io/hostname, so a class with WaitForFirstConsumer"
+                .into());
+        };
+        let requirement = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": [host]});
+        volume["spec"]["nodeAffinity"] =
+            json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [requirement]}]}});
+    }
+    Ok(volume)
+}
+
+/// A released volume of ours with policy Delete goes, its data first.
+fn delete(state: &State, volume: &Value) -> Turn {
+    let provisioner = annotations::get(volume, annotations::PROVISIONED_BY).unwrap_or_default();
+    let Some(driver) = drivers::of_volume(volume).filter(|one| one.name == provisioner) else { return Turn::rest() };
+    let is_due = volume["status"]["phase"] == "Released"
+        && volume["spec"]["persistentVolumeReclaimPolicy"] == "Delete"
+        && volume["metadata"]["deletionTimestamp"].is_null();
+    if !is_due {
+        return Turn::rest();
+    }
+    let name = text(&volume["metadata"]["name"]);
+    if driver.attachable
+        && let Some(attachment) = state.attachments_of(name).next()
+    {
+        let node = text(&attachment["spec"]["nodeName"]);
+        let mut turn = Turn::rest();
+        let message = format!("persistentvolume {name} is still attached to node {node}");
+        turn.event(volume, true, "VolumeFailedDelete", message);
+        return turn;
+    }
+    let handle = text(&volume["spec"]["csi"]["volumeHandle"]).to_owned();
+    let gone = Write::delete(Key::new("PersistentVolume", "", name), volume);
+    Turn::of(vec![Write::RemoveDisk { handle }, gone])
+}

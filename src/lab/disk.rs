@@ -1,0 +1,137 @@
+//! The directories behind volumes, and what each node has of its own.
+//!
+//! `volumes/<handle>/data` is a volume of the lab's drivers; `nodes/<node>/<path>` is what a host path or a local volume
+//! means on that node. Not the volumes' objects. What must stay true: nothing outside of the lab's directory is ever
+//! written, whatever a volume's spec says; a volume that was thrown away is gone from its place at once.
+
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+#[derive(Clone, Debug)]
+pub struct Disks {
+    root: PathBuf,
+    /// Directories outside that every node sees, as the caller wanted.
+    shared: Vec<PathBuf>,
+}
+
+impl Disks {
+    pub fn new(root: &Path, shared: Vec<PathBuf>) -> Disks {
+        Disks { root: root.to_owned(), shared }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the bytes of a volume are.
+    pub fn volume(&self, handle: &str) -> PathBuf {
+        self.root.join("volumes").join(plain(handle)).join("data")
+    }
+
+    /// Makes it. Returns whether it was not there.
+    pub fn make(&self, handle: &str, _bytes: u64) -> io::Result<bool> {
+        let dir = self.volume(handle);
+        if dir.is_dir() {
+            return Ok(false);
+        }
+        std::fs::create_dir_all(&dir)?;
+        open_to_all(&dir)?;
+        Ok(true)
+    }
+
+    /// Throws it away. Returns whether it was there.
+    pub fn remove(&self, handle: &str) -> io::Result<bool> {
+        let dir = self.root.join("volumes").join(plain(handle));
+        if !dir.is_dir() {
+            return Ok(false);
+        }
+        let trash = self.root.join("trash");
+        std::fs::create_dir_all(&trash)?;
+        // Out of sight first, then in peace.
+        let away = trash.join(plain(handle));
+        if away.exists() {
+            std::fs::remove_dir_all(&away)?;
+        }
+        std::fs::rename(&dir, &away)?;
+        std::fs::remove_dir_all(&away)?;
+        Ok(true)
+    }
+
+    /// What a path means on a node; made if it is not there and `make` is set.
+    pub fn on_node(&self, node: &str, path: &str, make: bool) -> io::Result<PathBuf> {
+        let asked = Path::new(path);
+        let has_parent = asked.components().any(|part| part == Component::ParentDir);
+        let dir = match self.shared.iter().find(|shared| asked.starts_with(shared) && !has_parent) {
+            Some(_) => asked.to_owned(),
+            None => {
+                let parts = asked.components().filter_map(|part| match part {
+                    Component::Normal(part) => Some(part),
+                    _ => None,
+                });
+                parts.fold(self.root.join("nodes").join(plain(node)), |dir, part| dir.join(part))
+            }
+        };
+        if make && !dir.is_dir() {
+            std::fs::create_dir_all(&dir)?;
+            open_to_all(&dir)?;
+        }
+        Ok(dir)
+    }
+
+    /// Where an `emptyDir` of a pod is.
+    pub fn of_pod(&self, uid: &str, volume: &str) -> PathBuf {
+        self.root.join("pods").join(plain(uid)).join(plain(volume))
+    }
+
+    /// Where a container leaves its last words: its `/dev/termination-log`.
+    pub fn last_words(&self, uid: &str, container: &str) -> PathBuf {
+        self.root.join("logs").join(format!("{}_{}.last", plain(uid), plain(container)))
+    }
+
+    /// Where the output of a container is kept.
+    pub fn log(&self, uid: &str, container: &str) -> PathBuf {
+        self.root.join("logs").join(format!("{}_{}.log", plain(uid), plain(container)))
+    }
+}
+
+/// A name as one part of a path, whatever somebody wrote into a volume's handle; two names never share one.
+fn plain(name: &str) -> String {
+    let keep = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let mut out = String::new();
+    for (at, byte) in name.bytes().enumerate() {
+        if keep(byte) && !(at == 0 && byte == b'.') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02x}"));
+        }
+    }
+    if out.is_empty() { "%".to_owned() } else { out }
+}
+
+fn open_to_all(dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o777))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_leads_out_of_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let disks = Disks::new(dir.path(), vec!["/srv/ours".into()]);
+        for handle in ["pvc-1", "../../etc", "..", "", "a/b"] {
+            let path = disks.volume(handle);
+            assert_eq!(path.parent().unwrap().parent().unwrap(), dir.path().join("volumes"), "{handle}");
+        }
+        let node = dir.path().join("nodes/node1");
+        assert_eq!(disks.on_node("node1", "/mnt/../../x", false).unwrap(), node.join("mnt/x"));
+        assert_eq!(disks.on_node("node1", "/srv/ours/x", false).unwrap(), Path::new("/srv/ours/x"));
+        assert_eq!(disks.on_node("node1", "/srv/ours/../x", false).unwrap(), node.join("srv/ours/x"));
+        assert_ne!(disks.volume("a/b"), disks.volume("a_b"));
+        assert_eq!((disks.make("a", 1).unwrap(), disks.make("a", 1).unwrap()), (true, false));
+        assert_eq!((disks.remove("a").unwrap(), disks.remove("a").unwrap()), (true, false));
+        assert!(!disks.volume("a").exists());
+    }
+}
