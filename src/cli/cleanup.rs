@@ -30,6 +30,7 @@ table(freed, #{ columns: ["pv", "handle", "freed"] });
 "#;
 
 pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
+    session::needs_a_cluster_that_stays(global)?;
     let run = RunId::parse(&args.run)?;
     let (mut file, journal, _) = Runs::new(&state_dir(global)?).open(&run)?;
     let books = Ledger::from_facts(&journal.facts())?.books();
@@ -85,6 +86,7 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
         }
     }
     file.args = json!({"volumes": volumes});
-    let start = Start { script, runtime, cluster: reached.cluster, journal, file, voice, cancel, yes: true };
+    let (cluster, trial) = reached.into_parts();
+    let start = Start { script, runtime, cluster, journal, file, voice, cancel, yes: true, trial };
     session::execute_in(start, "cleanup")?.conclude(global).map(|_| ())
 }

@@ -31,11 +31,12 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
     file.script = "typed".into();
     let voice = ui::voice(global);
     let run = file.run.clone();
-    let start = Start { script, runtime, cluster: reached.cluster, journal, file, voice, cancel, yes: global.yes };
+    let (cluster, trial) = reached.into_parts();
+    let start = Start { script, runtime, cluster, journal, file, voice, cancel, yes: global.yes, trial };
     let mut ended = session::execute(start)?;
     ended.sources.extend(source());
-    if !ended.changed {
-        // A look leaves nothing behind.
+    // A look leaves nothing behind; the runs of --lab are gone with it.
+    if !ended.changed && global.lab.is_none() {
         let runs = crate::journal::Runs::new(&super::state_dir(global)?);
         if let Err(problem) = runs.forget(&run, true) {
             tracing::debug!("{problem}");

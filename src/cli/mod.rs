@@ -8,6 +8,7 @@ mod cleanup;
 mod completions;
 mod doc;
 mod eval;
+mod lab;
 mod repl;
 mod repl_input;
 mod report;
@@ -45,6 +46,17 @@ pub struct Global {
     /// The context in it, instead of the current one
     #[arg(long, global = true, value_name = "NAME", help_heading = "Global options")]
     pub context: Option<String>,
+    /// Use an example cluster in this process, or one of a scenario's, instead of a real one
+    #[arg(
+        long,
+        global = true,
+        value_name = "SCENARIO",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+        help_heading = "Global options"
+    )]
+    pub lab: Option<String>,
     /// Answer every question with yes
     #[arg(long, short = 'y', global = true, help_heading = "Global options")]
     pub yes: bool,
@@ -79,6 +91,7 @@ pub enum Command {
     Doc(doc::Args),
     Eval(eval::Args),
     Repl(repl::Args),
+    Lab(lab::Args),
     Completions(completions::Args),
     Agent(agent::Args),
 }
@@ -106,6 +119,7 @@ pub fn main() -> u8 {
         Command::Doc(args) => doc::main(&global, &args),
         Command::Eval(args) => eval::main(&global, &args),
         Command::Repl(_) => repl::main(&global),
+        Command::Lab(args) => lab::main(&global, args),
         Command::Completions(args) => completions::main(&args),
         Command::Agent(args) => return agent::main(args),
     };

@@ -32,7 +32,7 @@ pub fn main(global: &Global) -> Result<(), Failure> {
     let reached = session::reach(global, &runtime)?;
     let (file, journal) = session::open_run(global, &reached, &script, Json::Null, std::env::args().collect())?;
     let journal = Arc::new(journal);
-    let input = Input::open(&reached, &state_dir(global)?)?;
+    let input = Input::open(&reached, &reached.state_dir(global)?)?;
     if input.is_terminal() {
         ui::talk(&format!(
             "pvmigrate {} on {} ({}), run {}",
@@ -78,6 +78,10 @@ fn conclude(
     }
     drop((journal, reached));
     runtime.shutdown_background();
+    if global.lab.is_some() {
+        // The run is gone with the cluster.
+        return ended;
+    }
     if changed {
         let line = format!("what was changed: pvmigrate runs show {run}");
         match &mut ended {

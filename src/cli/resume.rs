@@ -18,6 +18,7 @@ pub struct Args {
 }
 
 pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
+    session::needs_a_cluster_that_stays(global)?;
     let runs = Runs::new(&state_dir(global)?);
     let run = match &args.run {
         Some(text) => RunId::parse(text)?,
@@ -58,6 +59,7 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
     let voice = ui::voice(global);
     // The plan was confirmed when the run began, or is asked for again.
     let yes = global.yes || file.yes;
-    let start = Start { script, runtime, cluster: reached.cluster, journal, file, voice, cancel, yes };
+    let (cluster, trial) = reached.into_parts();
+    let start = Start { script, runtime, cluster, journal, file, voice, cancel, yes, trial };
     session::execute(start)?.conclude(global).map(|_| ())
 }

@@ -46,7 +46,8 @@ pub fn main(global: &Global, args: Args) -> Result<(), Failure> {
     ui::talk(&format!("run {} of {} on {} ({})", file.run, script.name, file.context, file.server));
     let voice = ui::voice(&global);
     let yes = global.yes;
-    let start = Start { script, runtime, cluster: reached.cluster, journal, file, voice, cancel, yes };
+    let (cluster, trial) = reached.into_parts();
+    let start = Start { script, runtime, cluster, journal, file, voice, cancel, yes, trial };
     session::execute(start)?.conclude(&global).map(|_| ())
 }
 
@@ -149,6 +150,9 @@ pub fn command(script: &Script) -> Command {
         } else {
             arg.value_name(takes).action(ArgAction::Set)
         };
+        if name == "lab" {
+            arg = arg.num_args(0..=1).require_equals(true).default_missing_value("");
+        }
         if name == "output" {
             arg = arg.value_parser(["text", "json"]);
         }
@@ -160,9 +164,10 @@ pub fn command(script: &Script) -> Command {
 type GlobalOption = (&'static str, Option<char>, &'static str, &'static str);
 
 /// Global options may stand after the script's name too.
-const GLOBALS: [GlobalOption; 6] = [
+const GLOBALS: [GlobalOption; 7] = [
     ("kubeconfig", None, "FILE", "The kubeconfig to use, instead of KUBECONFIG or ~/.kube/config"),
     ("context", None, "NAME", "The context in it, instead of the current one"),
+    ("lab", None, "SCENARIO", "Use an example cluster in this process, or one of a scenario's, instead of a real one"),
     ("yes", Some('y'), "", "Answer every question with yes"),
     ("output", Some('o'), "FORMAT", "How results are printed"),
     ("verbose", Some('v'), "", "Say more"),
@@ -173,6 +178,9 @@ fn take_global(global: &mut Global, matches: &clap::ArgMatches) {
     let text = |name: &str| matches.get_one::<String>(&format!("global-{name}")).cloned();
     if let Some(path) = text("kubeconfig") {
         global.kubeconfig = Some(path.into());
+    }
+    if let Some(scenario) = text("lab") {
+        global.lab = Some(scenario);
     }
     if let Some(context) = text("context") {
         global.context = Some(context);

@@ -1,11 +1,13 @@
 //! Bringing a run to life: runtime, cluster, journal, signals; and what its end means.
 
+use super::lab::Trial;
 use super::{Failure, Global, exit_code, state_dir, ui};
 use crate::cluster::{self, Door, Ledger, Target, Vigils};
 use crate::journal::{Journal, RunFile, Runs};
 use crate::script::Script;
 use crate::script::session::Session;
 use crate::words::{Json, Kind, Problem, RunId, Voice};
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +50,35 @@ pub fn on_signals(runtime: &tokio::runtime::Runtime, cancel: &CancellationToken)
 pub struct Reached {
     pub cluster: cluster::Cluster,
     pub uid: String,
+    /// The cluster itself, if it is in this process: it ends with this.
+    trial: Option<Trial>,
+}
+
+impl Reached {
+    /// Where runs on it are kept.
+    ///
+    /// # Errors
+    /// If no place is given and there is no home directory.
+    pub fn state_dir(&self, global: &Global) -> Result<PathBuf, Problem> {
+        self.trial.as_ref().map_or_else(|| state_dir(global), |trial| Ok(trial.state_dir()))
+    }
+
+    /// Keeps a cluster of this process alive.
+    pub fn into_parts(self) -> (cluster::Cluster, Option<Trial>) {
+        (self.cluster, self.trial)
+    }
+}
+
+/// The cluster of `--lab` begins and ends with one command: there is nothing in it to go on with.
+///
+/// # Errors
+/// If it is asked for.
+pub fn needs_a_cluster_that_stays(global: &Global) -> Result<(), Problem> {
+    if global.lab.is_none() {
+        return Ok(());
+    }
+    Err(Problem::usage("--lab is a new cluster each time: no run is in it")
+        .hint("`pvmigrate lab up` makes one that stays: run in it, and give its kubeconfig here"))
 }
 
 /// Connects and says hello.
@@ -55,11 +86,22 @@ pub struct Reached {
 /// # Errors
 /// If the kubeconfig or the server does not let us.
 pub fn reach(global: &Global, runtime: &tokio::runtime::Runtime) -> Result<Reached, Problem> {
+    if let Some(scenario) = &global.lab {
+        if global.kubeconfig.is_some() || global.context.is_some() {
+            return Err(Problem::usage("--lab is a cluster of its own: it takes no --kubeconfig and no --context"));
+        }
+        let trial = super::lab::trial(global, scenario)?;
+        return runtime.block_on(async {
+            let cluster = cluster::over(trial.lab.transport(), "lab");
+            let uid = cluster.uid().await?;
+            Ok(Reached { cluster, uid, trial: Some(trial) })
+        });
+    }
     let target = Target { kubeconfig: global.kubeconfig.clone(), context: global.context.clone() };
     runtime.block_on(async {
         let cluster = cluster::connect(&target).await?;
         let uid = cluster.uid().await?;
-        Ok(Reached { cluster, uid })
+        Ok(Reached { cluster, uid, trial: None })
     })
 }
 
@@ -73,6 +115,8 @@ pub struct Start {
     pub voice: Arc<dyn Voice>,
     pub cancel: CancellationToken,
     pub yes: bool,
+    /// A cluster of this process, to be kept until the end.
+    pub trial: Option<Trial>,
 }
 
 /// Makes the directory of a new run.
@@ -94,7 +138,7 @@ pub fn open_run(
     file.args = args;
     file.yes = global.yes;
     file.sources = script.sources.all();
-    let (journal, _) = Runs::new(&state_dir(global)?).create(&file)?;
+    let (journal, _) = Runs::new(&reached.state_dir(global)?).create(&file)?;
     Ok((file, journal))
 }
 
@@ -119,7 +163,7 @@ pub fn execute(start: Start) -> Result<Ended, Problem> {
 /// # Errors
 /// As [`execute`].
 pub fn execute_in(start: Start, branch: &str) -> Result<Ended, Problem> {
-    let Start { mut script, runtime, cluster, journal, file, voice, cancel, yes } = start;
+    let Start { mut script, runtime, cluster, journal, file, voice, cancel, yes, trial } = start;
     let resumed = !journal.is_empty();
     let journal = Arc::new(journal);
     let ledger = Arc::new(Ledger::from_facts(&journal.facts())?);
@@ -155,6 +199,7 @@ pub fn execute_in(start: Start, branch: &str) -> Result<Ended, Problem> {
     let changed = journal.has_changed();
     drop(session);
     runtime.shutdown_background();
+    drop(trial);
     let sources = sources.all().into_iter().map(|source| (source.name, source.text)).collect();
     Ok(Ended { result, changed, run: file.run, sources })
 }
@@ -174,7 +219,11 @@ impl Ended {
             Err(problem) => {
                 let code = exit_code(problem.kind, self.changed);
                 let mut last = Vec::new();
-                if self.changed {
+                if self.changed && global.lab.is_some() {
+                    last.push(
+                        "the cluster was in this process and is gone: `pvmigrate lab up` makes one that stays".into(),
+                    );
+                } else if self.changed {
                     last.push(format!("the run can be continued: {}", resume_line(global, &self.run)));
                 } else if problem.kind != Kind::Usage {
                     last.push("nothing was changed".to_owned());
@@ -200,7 +249,8 @@ pub fn resume_line(global: &Global, run: &RunId) -> String {
     line
 }
 
-fn quoted(word: &str) -> String {
+/// For a shell.
+pub fn quoted(word: &str) -> String {
     let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-=:@+,".contains(c));
     if plain && !word.is_empty() { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }

@@ -186,12 +186,14 @@ impl Voice for Screen {
             }
             return;
         }
-        let due = match shown.get(&key) {
-            Some(Shown::Lines(deadline)) => deadline.passed(),
-            _ => true,
+        // What is over before the first line was due is told by the script, in one line.
+        let next = || Shown::Lines(crate::words::clock::Clock.deadline(LINE_EVERY));
+        let due = match shown.entry(key.clone()).or_insert_with(next) {
+            Shown::Lines(deadline) => deadline.passed(),
+            Shown::Bar(_) => false,
         };
         if due {
-            shown.insert(key, Shown::Lines(crate::words::clock::Clock.deadline(LINE_EVERY)));
+            shown.insert(key, next());
             talk(&format!(
                 "{}: {}: {} of {} files, {} of {}, {rate}{eta}",
                 p.claim,

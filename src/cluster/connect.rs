@@ -93,6 +93,27 @@ pub async fn connect(target: &Target) -> Result<Cluster, Problem> {
     })
 }
 
+/// A connection over a transport of the caller's, such as an API server in this process. It may do everything.
+pub fn over<S, B>(service: S, name: &str) -> Cluster
+where
+    S: tower_service::Service<Request<kube::client::Body>, Response = http::Response<B>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    B: hyper::body::Body<Data = bytes::Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    Cluster {
+        inner: Arc::new(Inner {
+            client: kube::Client::new(service, "default"),
+            server: name.to_owned(),
+            context: name.to_owned(),
+            default_namespace: "default".to_owned(),
+            resources: Mutex::default(),
+            requests: Requests::default(),
+        }),
+    }
+}
+
 async fn configure(target: &Target) -> Result<(kube::Config, String), Problem> {
     let options = KubeConfigOptions { context: target.context.clone(), ..KubeConfigOptions::default() };
     let unusable = |e: &dyn std::error::Error, path: &str| {

@@ -19,7 +19,7 @@ pub mod vigil;
 pub mod wait;
 pub mod workload;
 
-pub use connect::{Cluster, Target, connect};
+pub use connect::{Cluster, Target, connect, over};
 pub use error::Error;
 pub use kinds::{Resource, known};
 pub use ledger::{Fact, Ledger};
