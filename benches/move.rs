@@ -27,7 +27,7 @@ fn main() {
         println!("PVMIGRATE_TEST_CLUSTER names no cluster: nothing is moved");
         return;
     }
-    world::run("bench", Sharing::Exclusive, async |w: &World| {
+    world::run("bench", world::Where::Real, Sharing::Exclusive, async |w: &World| {
         for at_once in [1, CLAIMS] {
             moved(w, at_once).await;
         }

@@ -10,7 +10,10 @@
 
 mod cli;
 mod cli_repl;
+mod conformance;
+mod crash;
 mod docs;
+mod lab_up;
 mod scenarios;
 mod tidy;
 mod world;

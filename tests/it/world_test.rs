@@ -43,7 +43,7 @@ cluster_test!(a_local_class_has_volumes_of_its_own, async |w: &World| {
 cluster_test!(a_limited_user_may_do_what_was_granted, async |w: &World| {
     let reads = json!([{"apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["list"]}]);
     let kubeconfig = w.limited_user(reads).await;
-    let kubectl = async |args: &[&str]| w.kubectl(&kubeconfig, args);
+    let kubectl = async |args: &[&str]| w.kubectl(&kubeconfig, args).await;
     assert!(kubectl(&["get", "pvc"]).await);
     assert!(!kubectl(&["get", "pods"]).await);
     w.grant(&kubeconfig, json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}])).await;

@@ -94,8 +94,7 @@ cluster_test!(no_source_delete_by_default, async |w: &World| {
     let shop = shop(w, "slow", "fast").await;
     w.in_volume("data", |volume| std::fs::write(volume.join("precious"), "x").unwrap()).await;
     let done = w.pvmigrate(&shop.args(&[])).await.succeeds();
-    let dir = w.volume_dir(&shop.source).expect("it is a directory");
-    done.says(&dir.to_string_lossy()).done();
+    done.says(&w.handle_of(&shop.source)).done();
     shop.has_moved().await;
     assert!(w.digest_of_pv(&shop.source).paths().contains(&"precious"));
     assert_eq!(
@@ -160,6 +159,10 @@ fn clock_skew_of_an_hour() {
     let mut open = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
     let mut read = 0;
     while let Some(path) = open.pop() {
+        // The lab is a server: it dates things.
+        if path.ends_with("src/lab") {
+            continue;
+        }
         if path.is_dir() {
             open.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
             continue;

@@ -37,7 +37,9 @@ fn processes_of(pod: &str) -> Vec<Pid> {
     let is_its = |pid: &i32| {
         let environ = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let is_agent = command.starts_with(b"pvmigrate\0") || command.starts_with(b"rsync\0");
+        let program =
+            command.split(|byte| *byte == 0).next().and_then(|path| path.split(|byte| *byte == b'/').next_back());
+        let is_agent = matches!(program, Some(b"pvmigrate" | b"rsync"));
         is_agent && environ.split(|byte| *byte == 0).any(|word| word == hostname.as_bytes())
     };
     all.filter(is_its).filter_map(Pid::from_raw).collect()
@@ -185,7 +187,7 @@ cluster_test!(a_claim_that_its_statefulset_made_meanwhile_is_adopted, async |w: 
     assert_eq!(w.leftovers().await, Vec::<String>::new());
 });
 
-cluster_test!(a_target_that_is_too_small_stops_nothing, async |w: &World| {
+cluster_test!(real "a volume of the lab is a directory: it is never full" a_target_that_is_too_small_stops_nothing, async |w: &World| {
     let shop = shop(w, "slow", "disk-a").await;
     w.in_volume("data", |volume| std::fs::write(volume.join("big"), vec![1; 40 << 20]).unwrap()).await;
     let before = w.get("Deployment", "web").await["metadata"]["generation"].clone();
@@ -197,7 +199,7 @@ cluster_test!(a_target_that_is_too_small_stops_nothing, async |w: &World| {
     shop.is_on_the_source().await;
 });
 
-cluster_test!(a_target_that_is_full_in_the_final_pass_gives_the_source_back, async |w: &World| {
+cluster_test!(real "a volume of the lab is a directory: it is never full" a_target_that_is_full_in_the_final_pass_gives_the_source_back, async |w: &World| {
     let shop = shop(w, "slow", "disk-a").await;
     let mut run = shop.start(&[]);
     freeze_at(&mut run, |event| is(event, "start", ".stop")).await;
@@ -268,7 +270,7 @@ cluster_test!(a_right_taken_away_meanwhile_is_named_and_the_run_resumed_with_it,
     let mut run = w.pvmigrate(&shop.args(&[])).kubeconfig(&user).start();
     freeze_at(&mut run, |event| is(event, "done", ".stop")).await;
     w.patch("ClusterRole", &role, json!({"rules": [most, deletes("pods")]})).await;
-    let may = async || w.kubectl(&user, &["auth", "can-i", "delete", "persistentvolumeclaims"]);
+    let may = async || w.kubectl(&user, &["auth", "can-i", "delete", "persistentvolumeclaims"]).await;
     w.until("the right to be gone", LONG, async || (!may().await).then_some(())).await;
     thaw(&run);
     run.wait().await.exits(4).says("delete").says("persistentvolumeclaims").says("pvmigrate resume").done();
@@ -343,7 +345,7 @@ cluster_test!(exclusive nothing_is_swapped_while_the_node_of_the_last_writer_is_
     shop.has_moved().await;
 });
 
-cluster_test!(exclusive a_pod_deleted_by_force_is_waited_for_on_its_node, async |w: &World| {
+cluster_test!(exclusive real "in the lab the pod is gone before pvmigrate has looked at it, and a node that is away is seen at once" a_pod_deleted_by_force_is_waited_for_on_its_node, async |w: &World| {
     let (from, to) = (w.class("slow").await, w.class("fast").await);
     w.claim("data", &from, "64Mi", &["ReadWriteOnce"]).await;
     w.exercise_deployment("web", 1, &[("data", "data")], opts().node("node2")).await;

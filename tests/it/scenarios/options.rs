@@ -1,10 +1,11 @@
 //! What the options of sc-migrate promise.
 
-use super::shop::{asks_for_copy, copy_pod, count, id, open, shop};
+use super::shop::{asks_for_copy, copy_pod, count, freeze_at, id, open, shop, thaw};
 use crate::world::{World, cluster_test, opts};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::fs;
+use std::time::{Duration, Instant};
 
 fn policy(volume: &Value) -> &str {
     volume["spec"]["persistentVolumeReclaimPolicy"].as_str().unwrap_or_default()
@@ -120,7 +121,13 @@ cluster_test!(exclusive the_default_class_follows_and_old_templates_are_named, a
 
 cluster_test!(a_last_copy_that_takes_too_long_gives_the_source_back, async |w: &World| {
     let shop = shop(w, "slow", "fast").await;
-    let late = w.pvmigrate(&shop.args(&["--max-downtime", "1"])).await.exits(4);
+    let mut run = shop.start(&["--max-downtime", "1"]);
+    freeze_at(&mut run, |event| asks_for_copy(event, "final")).await;
+    let since = Instant::now();
+    let late = async || (since.elapsed() > Duration::from_millis(2200)).then_some(());
+    w.until("the last copy to be late", Duration::from_secs(10), late).await;
+    thaw(&run);
+    let late = run.wait().await.exits(4);
     late.says("took longer than 1 s").says("started again on the source").says("--max-downtime").done();
     shop.is_on_the_source().await;
     assert_eq!(w.leftovers().await, Vec::<String>::new());

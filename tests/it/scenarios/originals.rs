@@ -13,7 +13,7 @@ cluster_test!(originals_are_kept_until_a_cleanup_gives_them_up, async |w: &World
     let image = w.image();
     let moved =
         w.pvmigrate(&["run", "sc-migrate", "--source-sc", &slow, "--dest-sc", &fast, "--yes", "--image", &image]).await;
-    moved.succeeds().says(&name).says(&directory.display().to_string()).done();
+    moved.succeeds().says(&name).says(&w.handle_of(&source)).done();
     let kept = w.get("pv", &name).await;
     assert_eq!(kept["spec"]["persistentVolumeReclaimPolicy"], "Retain");
     assert!(directory.exists());

@@ -127,7 +127,7 @@ async fn install(w: &World, group: &str, plural: &str, kind: &str) {
 }
 
 // It alone may change which kinds there are: the others ask the server for them.
-cluster_test!(exclusive keda_and_argo_cd_are_found_by_their_own_objects, async |w: &World| {
+cluster_test!(exclusive real "the lab has no CustomResourceDefinitions" keda_and_argo_cd_are_found_by_their_own_objects, async |w: &World| {
     install(w, "keda.sh", "scaledobjects", "ScaledObject").await;
     install(w, "argoproj.io", "applications", "Application").await;
     let (slow, fast) = (w.class("slow").await, w.class("fast").await);
@@ -161,7 +161,7 @@ cluster_test!(exclusive keda_and_argo_cd_are_found_by_their_own_objects, async |
     told.says(&pause).says("--exclude NS/NAME").says("nothing was changed").done();
     // What the hint says is not enough before KEDA has done it.
     let typed: Vec<&str> = pause.split_whitespace().skip(1).collect();
-    assert!(w.kubectl(&w.admin(), &typed), "{pause}");
+    assert!(w.kubectl(&w.admin(), &typed).await, "{pause}");
     tells_exactly(&w.pvmigrate(&words).await.exits(3), &[keda, app]);
     let paused = json!({"status": {"conditions": [{"type": "Paused", "status": "True"}]}});
     w.patch(scaled, "queue", paused).await;

@@ -40,7 +40,7 @@ cluster_test!(all_missing_rights_are_named_at_once_and_those_suffice, async |w: 
         let ask =
             row["hint"].as_str().and_then(|hint| hint.strip_suffix(" must say yes")).expect("it says what to type");
         let typed: Vec<&str> = ask.split_whitespace().skip(1).collect();
-        assert!(!w.kubectl(&user, &typed), "{ask}");
+        assert!(!w.kubectl(&user, &typed).await, "{ask}");
         granted.push(rule(group, &[plural], &[verb]));
     }
     for right in [
@@ -219,16 +219,29 @@ cluster_test!(units_wait_for_room_in_their_quota, async |w: &World| {
         w.ready("pvc", claim).await;
     }
     let hard = json!({"persistentvolumeclaims": "4"});
-    w.apply(json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "room"}, "spec": {"hard": hard}}))
-        .await;
-    let counted = async || {
-        (w.get("ResourceQuota", "room").await["status"]["used"]["persistentvolumeclaims"] == "3").then_some(())
+    w.apply(
+        json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "room"}, "spec": {"hard": &hard}}),
+    )
+    .await;
+    let counted = async |part: &str, claims: &str| {
+        let is_so = async || {
+            (w.get("ResourceQuota", "room").await["status"][part]["persistentvolumeclaims"] == claims).then_some(())
+        };
+        w.until("the quota to be counted", LONG, is_so).await;
     };
-    w.until("the quota to be counted", LONG, counted).await;
+    counted("used", "3").await;
     let image = w.image();
     let words = ["run", "sc-migrate", "--source-sc", &slow, "--dest-sc", &fast, "--image", &image, "--yes"];
-    // Three at once, with room for one target.
-    w.pvmigrate(&words).await.succeeds().says("exceeded quota: room").done();
+    // Three at once, with room for one target: until it is told that they wait not even for the second step of that one.
+    let mut run = w.start(&words);
+    freeze_at(&mut run, |event| event["t"] == "done" && event["op"] == "create_pvc").await;
+    w.patch("ResourceQuota", "room", json!({"spec": {"hard": {"persistentvolumeclaims": "3"}}})).await;
+    counted("hard", "3").await;
+    thaw(&run);
+    let told = async || run.said().contains("exceeded quota: room").then_some(());
+    w.until("the quota to be told of", LONG, told).await;
+    w.patch("ResourceQuota", "room", json!({"spec": {"hard": hard}})).await;
+    run.wait().await.succeeds().done();
     for claim in claims {
         assert_eq!(w.get("pvc", claim).await["spec"]["storageClassName"], fast.as_str(), "{claim}");
     }

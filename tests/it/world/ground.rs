@@ -3,6 +3,7 @@
 //! Everything is `serde_json::Value` over raw requests: the harness must not share an idea of the API with the
 //! program it tests. A refused connection is tried again for half a minute, because a test may restart the server.
 
+use super::lab::Bench;
 use super::locks::{Seat, Sharing, sit};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use kube::{Client, Error};
@@ -14,10 +15,26 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(40);
 
 pub struct Ground {
-    pub script: PathBuf,
     pub kubeconfig: PathBuf,
-    pub state: PathBuf,
     client: Client,
+    backing: Backing,
+}
+
+enum Backing {
+    Real {
+        script: PathBuf,
+        state: PathBuf,
+    },
+    Lab(Box<Bench>),
+    /// The test has ended.
+    None,
+}
+
+/// Which ground a test stands on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    Real,
+    Lab,
 }
 
 /// The server's no.
@@ -47,25 +64,78 @@ pub fn script() -> PathBuf {
 }
 
 impl Ground {
-    pub fn state() -> PathBuf {
-        kubeconfig().parent().expect("a kubeconfig is in a directory").to_owned()
+    /// The right to use the cluster; every test has a lab of its own.
+    pub fn seat(place: Where, sharing: Sharing) -> Option<Seat> {
+        if place == Where::Lab {
+            return None;
+        }
+        script();
+        Some(sit(&real_state().join("test-locks"), sharing))
     }
 
-    pub fn seat(sharing: Sharing) -> Seat {
-        sit(&Self::state().join("test-locks"), sharing)
+    pub async fn connect(place: Where, dir: &Path) -> Ground {
+        let (kubeconfig, backing) = match place {
+            Where::Real => (kubeconfig(), Backing::Real { script: script(), state: real_state() }),
+            Where::Lab => {
+                let dir = dir.to_owned();
+                // It blocks until the lab is at rest.
+                let bench = tokio::task::spawn_blocking(move || Bench::open(&dir)).await.expect("a lab can be made");
+                (bench.kubeconfig.clone(), Backing::Lab(Box::new(bench)))
+            }
+        };
+        let client = client(&kubeconfig).await;
+        Ground { kubeconfig, client, backing }
     }
 
-    pub async fn connect() -> Ground {
-        let kubeconfig = kubeconfig();
-        let read = Kubeconfig::read_from(&kubeconfig).expect("the cluster is up: its kubeconfig can be read");
-        let options = KubeConfigOptions::default();
-        let config = Config::from_custom_kubeconfig(read, &options).await.expect("the cluster's kubeconfig is right");
-        let client = Client::try_from(config).expect("a client can be made");
-        Ground { script: script(), state: Self::state(), kubeconfig, client }
+    /// How long to wait before one looks again: the lab is next door and in no hurry to be spared.
+    pub fn tick(&self) -> Duration {
+        if self.bench().is_some() { super::TICK / 10 } else { super::TICK }
+    }
+
+    /// One request as the user of another kubeconfig; nothing if the server says no.
+    pub async fn send_as(&self, kubeconfig: &Path, method: &str, path: &str, body: &Value) -> Option<Value> {
+        let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let request = http::Request::builder().method(method).uri(path).header("Content-Type", "application/json");
+        client(kubeconfig).await.request(request.body(bytes).expect("a request can be made")).await.ok()
+    }
+
+    /// The lab, if this is one.
+    pub fn bench(&self) -> Option<&Bench> {
+        match &self.backing {
+            Backing::Lab(bench) => Some(bench),
+            _ => None,
+        }
+    }
+
+    /// Ends the lab, if this is one.
+    pub fn take_bench(&mut self) -> Option<Box<Bench>> {
+        match std::mem::replace(&mut self.backing, Backing::None) {
+            Backing::Lab(bench) => Some(bench),
+            other => {
+                self.backing = other;
+                None
+            }
+        }
+    }
+
+    /// The real cluster's script.
+    pub fn script(&self) -> &Path {
+        match &self.backing {
+            Backing::Real { script, .. } => script,
+            _ => panic!("only the real cluster has a script: this test cannot run on the lab"),
+        }
+    }
+
+    /// The real cluster's own directory.
+    pub fn state(&self) -> &Path {
+        match &self.backing {
+            Backing::Real { state, .. } => state,
+            _ => panic!("only the real cluster has a directory: this test cannot run on the lab"),
+        }
     }
 
     pub fn locks(&self) -> PathBuf {
-        self.state.join("test-locks")
+        self.state().join("test-locks")
     }
 
     pub async fn get(&self, path: &str) -> Result<Value, Refusal> {
@@ -105,15 +175,26 @@ impl Ground {
 
     /// Runs the cluster script; its output is shown if it fails.
     pub fn cluster(&self, args: &[&str]) -> String {
-        run_script(&self.script, args)
+        run_script(self.script(), args)
     }
 
     /// Process id of a part of the cluster, as the script keeps it.
     pub fn pid(&self, part: &str) -> i32 {
-        let path = self.state.join(format!("{part}.pid"));
+        let path = self.state().join(format!("{part}.pid"));
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         text.trim().parse().expect("a pid file holds a number")
     }
+}
+
+async fn client(kubeconfig: &Path) -> Client {
+    let read = Kubeconfig::read_from(kubeconfig).expect("the cluster is up: its kubeconfig can be read");
+    let options = KubeConfigOptions::default();
+    let config = Config::from_custom_kubeconfig(read, &options).await.expect("the cluster's kubeconfig is right");
+    Client::try_from(config).expect("a client can be made")
+}
+
+fn real_state() -> PathBuf {
+    kubeconfig().parent().expect("a kubeconfig is in a directory").to_owned()
 }
 
 fn kubeconfig() -> PathBuf {

@@ -16,6 +16,9 @@ pub const TOOLS: &str = "docker.io/e2e/tools:1";
 impl World {
     /// The agent's image, on both nodes.
     pub fn image(&self) -> String {
+        if self.ground.bench().is_some() {
+            return "docker.io/pvmigrate/agent:lab".to_owned();
+        }
         static IMAGE: OnceLock<String> = OnceLock::new();
         IMAGE.get_or_init(|| self.import(&agent())).clone()
     }

@@ -49,6 +49,8 @@ impl World {
         for (key, object) in self.everything().await {
             let meta = &object["metadata"];
             let marks = format!("{}{}{}", meta["labels"], meta["annotations"], meta["finalizers"]);
+            // The lab's own words are not the migration's.
+            let marks = marks.replace("lab.pvmigrate.io/", "");
             let name = meta["name"].as_str().unwrap_or_default();
             if marks.contains("pvmigrate.io/") || name.starts_with("pvmigrate-") {
                 found.push(format!("{key} {} {}", meta["labels"], meta["annotations"]));

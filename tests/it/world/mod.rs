@@ -10,6 +10,7 @@ mod digest;
 mod ground;
 mod image;
 mod journal;
+mod lab;
 mod locks;
 mod look;
 mod macros;
@@ -28,6 +29,11 @@ pub use outcome::Outcome;
 pub use process::Running;
 pub use workload::opts;
 
+pub use digest::Digest;
+pub use ground::Where;
+
+pub use lab::Bench;
+
 use ground::Ground;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -42,6 +48,8 @@ const LABEL: &str = "world.test/id";
 const OWNER: &str = "world.test/owner";
 /// Annotation of a namespace: the test's directory on this machine.
 const DIR: &str = "world.test/dir";
+/// What the lab only stores.
+pub const INERT: &str = "lab.pvmigrate.io/inert";
 const TICK: Duration = Duration::from_millis(100);
 const LIMIT: Duration = Duration::from_secs(10 * 60);
 
@@ -59,12 +67,11 @@ pub struct World {
 }
 
 /// Runs one test: takes its seat, makes the world, runs the body, reports a failure, repairs and cleans.
-pub fn run(name: &str, sharing: Sharing, body: impl AsyncFnOnce(&World)) {
+pub fn run(name: &str, place: Where, sharing: Sharing, body: impl AsyncFnOnce(&World)) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    ground::script();
-    let _seat = Ground::seat(sharing);
+    let _seat = Ground::seat(place, sharing);
     let started = Instant::now();
-    let mut world = runtime.block_on(World::new(name, sharing));
+    let mut world = runtime.block_on(World::new(name, place, sharing));
     let made = started.elapsed();
     let limited = async { tokio::time::timeout(LIMIT, body(&world)).await.expect("a test ends within ten minutes") };
     let mut outcome = attempt(|| runtime.block_on(limited));
@@ -84,13 +91,16 @@ pub fn run(name: &str, sharing: Sharing, body: impl AsyncFnOnce(&World)) {
     also(&mut || runtime.block_on(world.repair()));
     let keep = std::env::var_os("PVMIGRATE_TEST_KEEP").is_some_and(|keep| !keep.is_empty());
     if !keep {
-        also(&mut || runtime.block_on(clean::clean(&world.ground, &world.id)));
+        if place == Where::Real {
+            also(&mut || runtime.block_on(clean::clean(&world.ground, &world.id)));
+        }
     } else {
         eprintln!("world: kept {} and {}", world.ns, world.dir().display());
         eprintln!("world: the next test run removes it after: kubectl label ns {} {OWNER}=0", world.ns);
         also(&mut || runtime.block_on(world.disown()));
     }
     world.dir.disable_cleanup(keep);
+    drop(world.ground.take_bench());
     let (body, cleaning) = (ended - made, started.elapsed() - ended);
     eprintln!("world: {name}: made in {made:.1?}, test {body:.1?}, cleaned in {cleaning:.1?}");
     if let Err(panic) = outcome {
@@ -103,15 +113,17 @@ fn attempt<T>(work: impl FnOnce() -> T) -> std::thread::Result<T> {
 }
 
 impl World {
-    async fn new(name: &str, sharing: Sharing) -> World {
-        let ground = Ground::connect().await;
-        ground.heal();
-        clean::sweep(&ground).await;
+    async fn new(name: &str, place: Where, sharing: Sharing) -> World {
         let cut: String = name.chars().take(30).map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         let ns = format!("t-{}-{}", cut.trim_matches('-').to_lowercase(), random());
         let dir = tempfile::Builder::new().prefix("pvmigrate-world-").tempdir().expect("a directory can be made");
         // Pods of any user write below it.
         open_to_all(dir.path());
+        let ground = Ground::connect(place, dir.path()).await;
+        if place == Where::Real {
+            ground.heal();
+            clean::sweep(&ground).await;
+        }
         let broken = Mutex::new(nodes::Broken::nothing(&ground, sharing).await);
         let (namespaces, classes) = (Mutex::default(), Mutex::default());
         let processes = Mutex::default();
@@ -148,6 +160,15 @@ impl World {
     /// A directory of this test that all nodes see (they share this machine), gone at the end.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The labels by which the sweep knows what is of this test: for what a test makes without the world's words.
+    pub fn labels(&self) -> Value {
+        json!({LABEL: self.id, OWNER: clean::me()})
+    }
+
+    pub fn kubeconfig(&self) -> &Path {
+        &self.ground.kubeconfig
     }
 
     /// Lets the sweep of later runs pass by.

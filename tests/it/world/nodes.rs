@@ -58,13 +58,19 @@ impl World {
     fn break_node(&self, how: &str, node: &str) {
         self.must_be_alone();
         self.broken.lock().unwrap().nodes.insert(node.to_owned());
-        self.ground.cluster(&[how, node]);
+        match self.ground.bench() {
+            Some(bench) => bench.break_node(node, how == "node-down"),
+            None => drop(self.ground.cluster(&[how, node])),
+        }
     }
 
     /// Ends either, and waits until pods can be scheduled there again.
     pub async fn node_up(&self, node: &str) {
         self.must_be_alone();
-        self.ground.cluster(&["node-up", node]);
+        match self.ground.bench() {
+            Some(bench) => bench.mend_node(node),
+            None => drop(self.ground.cluster(&["node-up", node])),
+        }
         self.node_ready(node, true).await;
         self.broken.lock().unwrap().nodes.remove(node);
     }
@@ -82,9 +88,12 @@ impl World {
         self.until(&what, Duration::from_secs(120), is_so).await;
     }
 
-    /// Disks take this long to attach from now on.
+    /// Disks take this long to attach from now on; in the lab they are always attached at once.
     pub fn attach_delay(&self, seconds: u32) {
         self.must_be_alone();
+        if self.ground.bench().is_some() {
+            return;
+        }
         self.broken.lock().unwrap().attach_delay = true;
         self.ground.cluster(&["attach-delay", &seconds.to_string()]);
     }
@@ -98,6 +107,11 @@ impl World {
     /// Kills the API server; connections are refused until `apiserver_up`.
     pub fn apiserver_down(&self) {
         self.must_be_alone();
+        if let Some(bench) = self.ground.bench() {
+            tokio::task::block_in_place(|| bench.close());
+            self.broken.lock().unwrap().apiserver = true;
+            return;
+        }
         let pid = self.ground.pid("apiserver");
         let words = command_line(pid);
         assert!(words.first().is_some_and(|word| word.ends_with("kube-apiserver")), "pid {pid} runs {words:?}");
@@ -112,6 +126,10 @@ impl World {
     /// Starts it again and waits until it is ready; nothing if it is not down.
     pub async fn apiserver_up(&self) {
         if !std::mem::take(&mut self.broken.lock().unwrap().apiserver) {
+            return;
+        }
+        if let Some(bench) = self.ground.bench() {
+            tokio::task::block_in_place(|| bench.reopen());
             return;
         }
         self.ground.start_apiserver();
@@ -173,7 +191,8 @@ impl World {
     }
 
     fn must_be_alone(&self) {
-        assert!(self.sharing == Sharing::Exclusive, "only an exclusive test may break the cluster");
+        let is_alone = self.sharing == Sharing::Exclusive || self.ground.bench().is_some();
+        assert!(is_alone, "only an exclusive test may break the cluster");
     }
 }
 
@@ -196,12 +215,12 @@ impl Ground {
     }
 
     fn attach_delay_file(&self) -> PathBuf {
-        self.state.join("disks/attach-delay")
+        self.state().join("disks/attach-delay")
     }
 
     /// Whether the process that a pid file names is still that part of the cluster.
     fn runs(&self, part: &str) -> bool {
-        let file = std::fs::read_to_string(self.state.join(format!("{part}.pid")));
+        let file = std::fs::read_to_string(self.state().join(format!("{part}.pid")));
         let pid = file.ok().and_then(|text| text.trim().parse().ok());
         let program = part.split('-').next().unwrap_or(part);
         pid.is_some_and(|pid| command_line(pid).iter().any(|word| word.contains(program)))
@@ -217,7 +236,7 @@ impl Ground {
             let pid = Pid::from_raw(self.pid("provisioner")).expect("a pid is not zero");
             let _ = kill_process(pid, Signal::TERM);
         }
-        let script = self.script.canonicalize().expect("the script exists");
+        let script = self.script().canonicalize().expect("the script exists");
         self.start("provisioner", &[script.to_string_lossy().into_owned(), "provisioner".to_owned()]);
     }
 
@@ -225,7 +244,7 @@ impl Ground {
     fn start(&self, part: &str, words: &[String]) {
         let script = format!("setsid nohup \"$@\" >>log/{part}.log 2>&1 </dev/null & echo $! >{part}.pid");
         let mut shell = Command::new("bash");
-        shell.args(["-c", &script, "bash"]).args(words).current_dir(&self.state).stdin(Stdio::null());
+        shell.args(["-c", &script, "bash"]).args(words).current_dir(self.state()).stdin(Stdio::null());
         assert!(shell.status().expect("bash is there").success(), "{part} could not be started");
     }
 }

@@ -5,6 +5,7 @@
 use super::World;
 use super::journal::{self, Tail, journals, newest};
 use super::outcome::{Outcome, Talk, lossy};
+use pvmigrate::lab::core::Core;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +44,13 @@ pub struct Running {
     before: BTreeMap<PathBuf, u64>,
     tail: Tail,
     limit: Duration,
+    /// The lab that it works on, if it does.
+    lab: Option<Arc<Core>>,
 }
+
+/// While a test waits for an event, a request to the lab takes so long: what is to be met in between stays open for as
+/// long as on a real server.
+const PACE: Duration = Duration::from_millis(15);
 
 impl World {
     /// pvmigrate with these arguments, on this cluster, with this world's state directory.
@@ -149,7 +156,9 @@ impl Pvmigrate<'_> {
             std::thread::spawn(move || keep(out, &for_out.stdout)),
             std::thread::spawn(move || keep(err, &for_err.stderr)),
         ];
-        Running { child, talk, readers, state_dir: self.state_dir, before, tail: Tail::default(), limit: self.limit }
+        let lab = self.world.ground.bench().map(|bench| bench.lab.core().clone());
+        let (tail, limit) = (Tail::default(), self.limit);
+        Running { child, talk, readers, state_dir: self.state_dir, before, tail, limit, lab }
     }
 }
 
@@ -167,6 +176,7 @@ impl Running {
     /// resumed do not count. Looks every millisecond.
     pub async fn wait_for_event(&mut self, fits: impl Fn(&Value) -> bool) -> Value {
         let started = Instant::now();
+        self.pace(PACE);
         let mut seen = 0;
         loop {
             let ended = self.has_ended();
@@ -189,12 +199,28 @@ impl Running {
         self.signal(Signal::KILL);
         let status = self.child.wait().expect("a child can be waited for");
         *self.talk.ended.lock().unwrap() = Some(status);
+        self.pace(Duration::ZERO);
         assert_eq!(status.signal(), Some(9), "the kill did not land: {}", self.outcome_so_far());
     }
 
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a pid is not zero");
         kill_process(pid, signal).expect("our child can be signalled");
+        // A thread in the midst of a write ends that first.
+        let since = Instant::now();
+        while signal == Signal::STOP && !is_stopped(pid) {
+            assert!(since.elapsed() < Duration::from_secs(10), "a process does not stop");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if signal == Signal::STOP {
+            self.pace(Duration::ZERO);
+        }
+    }
+
+    fn pace(&self, pace: Duration) {
+        if let Some(lab) = &self.lab {
+            lab.set_pace(pace);
+        }
     }
 
     /// All events of this run, those from before a resume included.
@@ -221,6 +247,7 @@ impl Running {
     }
 
     pub async fn wait(mut self) -> Outcome {
+        self.pace(Duration::ZERO);
         let started = Instant::now();
         while !self.has_ended() {
             if started.elapsed() > self.limit {
@@ -270,6 +297,16 @@ impl Drop for Running {
             *self.talk.ended.lock().unwrap() = status;
         }
     }
+}
+
+/// Whether no thread of a process runs, or it has ended.
+fn is_stopped(pid: Pid) -> bool {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero())) else { return true };
+    tasks.flatten().all(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        // After the program's name, which is in parentheses.
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['T', 't', 'Z', 'X']))
+    })
 }
 
 fn keep(mut from: impl Read, to: &Mutex<Vec<u8>>) {

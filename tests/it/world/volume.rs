@@ -72,13 +72,27 @@ impl World {
 
     /// The directory on this machine behind a host-path or local volume; none for disks.
     pub fn volume_dir(&self, pv: &Value) -> Option<PathBuf> {
-        dir_of(pv)
+        self.dir_of(pv)
     }
 
-    /// The image file of a disk, whether it exists or not; none for other volumes.
+    /// What names the bytes of a volume to a person: what its driver calls it, or the directory.
+    pub fn handle_of(&self, pv: &Value) -> String {
+        let handle = pv["spec"]["csi"]["volumeHandle"].as_str().map(str::to_owned);
+        handle.unwrap_or_else(|| dir_of(pv).expect("it is a directory").display().to_string())
+    }
+
+    /// The directory on this machine behind a volume: of the lab every one, else a host-path or local one.
+    fn dir_of(&self, pv: &Value) -> Option<PathBuf> {
+        self.ground.bench().map_or_else(|| dir_of(pv), |bench| bench.dir_of(pv))
+    }
+
+    /// The image file of a disk, whether it exists or not; none for other volumes. In the lab a directory.
     pub fn disk_file(&self, pv: &Value) -> Option<PathBuf> {
+        if let Some(bench) = self.ground.bench() {
+            return (pv["spec"]["csi"]["driver"] == "disk.lab.pvmigrate.io").then(|| bench.dir_of(pv)).flatten();
+        }
         let name = pv["metadata"]["name"].as_str()?;
-        let file = self.ground.state.join("disks").join(format!("{name}.img"));
+        let file = self.ground.state().join("disks").join(format!("{name}.img"));
         (pv["spec"]["flexVolume"]["driver"] == "e2e/disk").then_some(file)
     }
 
@@ -89,14 +103,14 @@ impl World {
 
     /// The same of a host-path or local volume without a claim, as after a migration.
     pub fn digest_of_pv(&self, pv: &Value) -> Digest {
-        Digest::of(&dir_of(pv).expect("a disk is looked at through its claim"))
+        Digest::of(&self.dir_of(pv).expect("a disk is looked at through its claim"))
     }
 
     /// Runs a function on the root of the claim's volume, as this machine sees it: to look, and to write what `std::fs`
     /// can. A disk that no pod has mounted is mounted by a short-lived pod, gone when this returns.
     pub async fn in_volume<T>(&self, claim: &str, look: impl FnOnce(&Path) -> T) -> T {
         let bound = self.get("PersistentVolumeClaim", claim).await["spec"]["volumeName"].is_string();
-        if bound && let Some(dir) = dir_of(&self.pv_of(claim).await) {
+        if bound && let Some(dir) = self.dir_of(&self.pv_of(claim).await) {
             return look(&dir);
         }
         let user = if bound { self.running_user(claim).await } else { None };
@@ -108,7 +122,7 @@ impl World {
             }
         };
         let pv = self.pv_of(claim).await;
-        let dir = dir_of(&pv).unwrap_or_else(|| self.mounted_at(&pod, pv["metadata"]["name"].as_str().unwrap()));
+        let dir = self.dir_of(&pv).unwrap_or_else(|| self.mounted_at(&pod, pv["metadata"]["name"].as_str().unwrap()));
         let found = look(&dir);
         if let Some(name) = ours {
             self.delete("Pod", &name).await;
@@ -164,6 +178,9 @@ impl World {
 
     /// The node that a disk is attached to now.
     pub fn attached_to(&self, pv: &Value) -> Option<String> {
+        if let Some(bench) = self.ground.bench() {
+            return bench.attached_to(pv);
+        }
         let file = self.disk_file(pv)?.with_extension("node");
         std::fs::read_to_string(file).ok().map(|node| node.trim().to_owned())
     }
@@ -179,7 +196,7 @@ impl World {
         let node = pod["spec"]["nodeName"].as_str().expect("a running pod has a node");
         let uid = pod["metadata"]["uid"].as_str().expect("a pod has a uid");
         let root = PathBuf::from(format!("/proc/{}/root", self.ground.pid(&format!("containerd-{node}"))));
-        let state = self.ground.state.strip_prefix("/").expect("the state is an absolute path");
+        let state = self.ground.state().strip_prefix("/").expect("the state is an absolute path");
         let volumes = root.join(state).join(node).join("kubelet/pods").join(uid).join("volumes");
         let plugins = std::fs::read_dir(&volumes).unwrap_or_else(|error| panic!("{}: {error}", volumes.display()));
         let mut places = plugins.map(|plugin| plugin.expect("it can be listed").path().join(volume));
