@@ -1,0 +1,285 @@
+//! The instant of death: at one write of the run, in one of six ways.
+//!
+//! It stands between the program and its two outsides, the journal's place and the cluster. After a death nothing gets
+//! out any more, as if the process were gone; so the rest of the run cannot help.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use pvmigrate::journal::{Event, FileStore, Store, T, Verb};
+use pvmigrate::lab::http::{Response, failure};
+use pvmigrate::lab::status::Status;
+use pvmigrate::words::{Json, Kind, Problem};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use tower_service::Service;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// Dead before the journal has the write.
+    BeforeStart,
+    /// Dead before it is sent.
+    AfterStart,
+    /// The request is lost on its way; the process lives.
+    SentAndLost,
+    /// It is done, and the answer is lost; the process lives.
+    AnswerLost,
+    /// Dead before the journal has the answer.
+    BeforeDone,
+    /// Dead while the answer is written down.
+    TornLine,
+}
+
+impl How {
+    pub const ALL: [How; 6] =
+        [How::BeforeStart, How::AfterStart, How::SentAndLost, How::AnswerLost, How::BeforeDone, How::TornLine];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            How::BeforeStart => "before-start",
+            How::AfterStart => "after-start",
+            How::SentAndLost => "sent-and-lost",
+            How::AnswerLost => "answer-lost",
+            How::BeforeDone => "before-done",
+            How::TornLine => "torn-line",
+        }
+    }
+
+    pub fn kills(self) -> bool {
+        !matches!(self, How::SentAndLost | How::AnswerLost)
+    }
+}
+
+/// Shared by the two outsides of one run.
+#[derive(Debug)]
+pub struct Doom {
+    at: Option<(usize, How)>,
+    state: Mutex<Met>,
+    fired: AtomicBool,
+    dead: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Met {
+    effects: Vec<String>,
+    /// The step that is doomed, between its records.
+    step: Option<String>,
+    faults: Vec<String>,
+}
+
+impl Doom {
+    pub fn none() -> Arc<Doom> {
+        Arc::new(Doom {
+            at: None,
+            state: Mutex::default(),
+            fired: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
+        })
+    }
+
+    pub fn at(point: usize, how: How) -> Arc<Doom> {
+        Arc::new(Doom {
+            at: Some((point, how)),
+            state: Mutex::default(),
+            fired: AtomicBool::new(false),
+            dead: AtomicBool::new(false),
+        })
+    }
+
+    pub fn has_fired(&self) -> bool {
+        self.fired.load(Ordering::SeqCst)
+    }
+
+    /// The writes that were met: step, verb, kind.
+    pub fn effects(&self) -> Vec<String> {
+        self.state.lock().unwrap().effects.clone()
+    }
+
+    fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+
+    fn fire(&self, kills: bool) {
+        assert!(!self.fired.swap(true, Ordering::SeqCst), "one fault for each run");
+        self.dead.store(kills, Ordering::SeqCst);
+    }
+
+    fn how(&self) -> Option<How> {
+        self.at.map(|(_, how)| how)
+    }
+
+    /// A write is about to be noted: whether it is the doomed one.
+    fn meets(&self, event: &Event) -> bool {
+        let Some(write) = event.write.as_ref().filter(|_| event.t == T::Start) else { return false };
+        let mut met = self.state.lock().unwrap();
+        let is_it = self.at.is_some_and(|(point, _)| point == met.effects.len()) && !self.has_fired();
+        let verb = match write.verb {
+            Verb::Create => "create",
+            Verb::Patch => "patch",
+            Verb::Delete => "delete",
+        };
+        met.effects.push(format!("{} {verb} {}", event.id, write.gvk.kind));
+        if is_it {
+            met.step = Some(event.id.to_string());
+        }
+        is_it
+    }
+
+    /// I13 and I15: every request names what it means, and none uses force.
+    fn look_at(&self, parts: &http::request::Parts, body: &[u8]) {
+        let body: Json = serde_json::from_slice(body).unwrap_or_default();
+        let is_set = |pointer: &str| body.pointer(pointer).is_some_and(|value| value.is_string());
+        let is_fenced = is_set("/metadata/uid") || is_set("/metadata/resourceVersion");
+        let fault = match parts.method.as_str() {
+            "DELETE" if !is_set("/preconditions/uid") => "I13 a DELETE without uid",
+            "DELETE" if body["gracePeriodSeconds"] == 0 => "I15 a DELETE by force",
+            "DELETE" if body["propagationPolicy"] == "Orphan" => "I15 a DELETE that leaves orphans",
+            "PUT" if !is_set("/metadata/resourceVersion") => "I13 a PUT without resourceVersion",
+            "PATCH" if !is_fenced => "I13 a PATCH of whatever has the name",
+            _ => return,
+        };
+        self.state.lock().unwrap().faults.push(format!("{fault}: {} {} {body}", parts.method, parts.uri));
+    }
+
+    /// What the requests were not to be.
+    pub fn faults(&self) -> Vec<String> {
+        self.state.lock().unwrap().faults.clone()
+    }
+
+    fn is_doomed(&self, event: &Event) -> bool {
+        self.state.lock().unwrap().step.as_deref() == Some(&event.id.to_string())
+    }
+
+    /// Whether the request that goes out now is the doomed one.
+    fn in_flight(&self) -> bool {
+        self.state.lock().unwrap().step.is_some() && !self.has_fired()
+    }
+}
+
+fn dead() -> Problem {
+    Problem::new(Kind::Local, "the process is dead")
+}
+
+/// The journal's place.
+pub struct Dying {
+    pub inner: FileStore,
+    pub file: PathBuf,
+    pub doom: Arc<Doom>,
+}
+
+impl Store for Dying {
+    fn load(&self) -> Result<Vec<Event>, Problem> {
+        self.inner.load()
+    }
+
+    fn append(&self, event: &Event, durable: bool) -> Result<(), Problem> {
+        let doom = &self.doom;
+        if doom.is_dead() {
+            return Err(dead());
+        }
+        if doom.meets(event) {
+            match doom.how() {
+                Some(How::BeforeStart) => {
+                    doom.fire(true);
+                    return Err(dead());
+                }
+                Some(How::AfterStart) => {
+                    self.inner.append(event, durable)?;
+                    doom.fire(true);
+                    return Err(dead());
+                }
+                _ => return self.inner.append(event, durable),
+            }
+        }
+        if doom.is_doomed(event) && !doom.has_fired() {
+            match doom.how() {
+                Some(How::BeforeDone) => {
+                    doom.fire(true);
+                    return Err(dead());
+                }
+                Some(How::TornLine) => {
+                    let line = serde_json::to_vec(event).expect("records are plain data");
+                    let mut file = std::fs::OpenOptions::new().append(true).open(&self.file).expect("it is there");
+                    file.write_all(&line[..line.len() / 2]).expect("half a line can be written");
+                    doom.fire(true);
+                    return Err(dead());
+                }
+                _ => {}
+            }
+        }
+        self.inner.append(event, durable)
+    }
+
+    fn put_blob(&self, text: &str) -> Result<String, Problem> {
+        if self.doom.is_dead() { Err(dead()) } else { self.inner.put_blob(text) }
+    }
+
+    fn get_blob(&self, name: &str) -> Result<Json, Problem> {
+        self.inner.get_blob(name)
+    }
+}
+
+/// The way to the cluster.
+#[derive(Clone)]
+pub struct Faulty<S> {
+    pub inner: S,
+    pub doom: Arc<Doom>,
+}
+
+impl<S, B> Service<http::Request<B>> for Faulty<S>
+where
+    S: Service<http::Request<Full<Bytes>>, Response = Response, Error = std::io::Error> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: hyper::body::Body<Data = Bytes> + Send + 'static,
+    B::Error: std::fmt::Display,
+{
+    type Response = Response;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let (doom, mut inner) = (self.doom.clone(), self.inner.clone());
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.map_err(|e| std::io::Error::other(e.to_string()))?.to_bytes();
+            let uri = parts.uri.to_string();
+            let is_write = parts.method != http::Method::GET
+                && !uri.contains("dryRun=All")
+                && !uri.contains("/apis/authorization.k8s.io/");
+            if doom.is_dead() {
+                return Ok(nobody());
+            }
+            if is_write {
+                doom.look_at(&parts, &body);
+            }
+            let is_it = is_write && doom.in_flight();
+            if is_it && doom.how() == Some(How::SentAndLost) {
+                doom.fire(false);
+                return Err(reset());
+            }
+            let answer = inner.call(http::Request::from_parts(parts, Full::new(body))).await?;
+            if is_it && doom.how() == Some(How::AnswerLost) {
+                doom.fire(false);
+                return Err(reset());
+            }
+            // An answer that comes after the death is read by nobody.
+            Ok(if doom.is_dead() { nobody() } else { answer })
+        })
+    }
+}
+
+/// What the dead are told: an answer that ends everything at once, where a reset would be tried again.
+fn nobody() -> Response {
+    failure(&Status::new(403, "Forbidden", "the process is dead"))
+}
+
+fn reset() -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::ConnectionReset, "connection reset by peer")
+}

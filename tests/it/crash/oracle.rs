@@ -1,0 +1,253 @@
+//! What must hold after every commit, and what the end is compared by.
+//!
+//! The names are those of the invariants: I1 no losable last copy, I2 Retain while it matters, I3 never unreserved, I4
+//! policy given back safely, I5 one writer, I11 replicas noted where they are missed, I9 the name goes on, I10 replicas restored, I7 the source untouched, I8
+//! the target equal to it, I14 nothing else touched, I19 no litter. What the requests must be (I13, I15) is checked on their way out, in `doom`.
+
+use crate::world::Digest;
+use pvmigrate::lab::Lab;
+use pvmigrate::lab::store::{Commit, State, text};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+/// The one who is tested; the lab's own controllers have other names.
+const WE: &str = "system:admin";
+
+pub struct Oracle {
+    /// Name and uid.
+    source: (String, String),
+    claim_uid: String,
+    directory: PathBuf,
+    /// Of the source before anything happened.
+    bytes: Value,
+    counts: BTreeMap<String, u32>,
+    broken: BTreeSet<String>,
+}
+
+/// The end, without what differs from run to run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Picture {
+    objects: BTreeMap<String, Value>,
+    /// How often claims, volumes and workloads were made and deleted.
+    counts: BTreeMap<String, u32>,
+}
+
+impl Oracle {
+    pub fn new(lab: &Lab) -> Oracle {
+        let core = lab.core();
+        core.look(|state| {
+            let claim = state.get("PersistentVolumeClaim", "shop", "data").expect("the claim is there");
+            let name = text(&claim["spec"]["volumeName"]).to_owned();
+            let volume = state.get("PersistentVolume", "", &name).expect("it is bound");
+            let directory = core.disks.volume(text(&volume["spec"]["csi"]["volumeHandle"]));
+            Oracle {
+                source: (name, text(&volume["metadata"]["uid"]).to_owned()),
+                claim_uid: text(&claim["metadata"]["uid"]).to_owned(),
+                bytes: files(&directory),
+                directory,
+                counts: BTreeMap::new(),
+                broken: BTreeSet::new(),
+            }
+        })
+    }
+
+    pub fn broken(&self) -> Vec<String> {
+        self.broken.iter().cloned().collect()
+    }
+
+    fn must(&mut self, holds: bool, commit: &Commit, what: &str) {
+        if !holds {
+            self.broken.insert(format!("{what}, after revision {} ({} by {})", commit.revision, commit.key, commit.by));
+        }
+    }
+
+    /// Called after every commit, before anybody else sees it.
+    pub fn commit(&mut self, state: &State, commit: &Commit) {
+        self.count(commit);
+        let source = state.get("PersistentVolume", "", &self.source.0).cloned();
+        let is_there = source.as_ref().is_some_and(|pv| pv["metadata"]["uid"] == self.source.1[..]);
+        let safe = source.as_ref().is_some_and(|pv| !losable(state, pv));
+        self.must(is_there && safe && self.directory.is_dir(), commit, "I1 the source can be lost");
+        let web = state.get("Deployment", "shop", "web");
+        let is_stopped = web.is_some_and(|web| web["spec"]["replicas"] == 0);
+        let retained = source.as_ref().is_some_and(|pv| pv["spec"]["persistentVolumeReclaimPolicy"] == "Retain");
+        self.must(!is_stopped || retained, commit, "I2 the workload is stopped and the source is not retained");
+        let noted = web.is_some_and(|web| web["metadata"]["annotations"]["pvmigrate.io/replicas"] == "1");
+        self.must(!is_stopped || noted, commit, "I11 nobody can tell how many replicas there were");
+        if commit.key.kind == "PersistentVolume" {
+            self.volume(state, commit);
+        }
+        self.writers(state, commit);
+        if commit.by == WE {
+            let name = &commit.key.name;
+            let ours = match commit.key.kind {
+                "PersistentVolumeClaim" => name == "data" || name.contains("pvmigrate"),
+                "Pod" => name.contains("pvmigrate"),
+                // What the Deployment's controller copied from our notes is taken back.
+                "Deployment" | "ReplicaSet" => name == "web" || name.starts_with("web-"),
+                "Event" | "PersistentVolume" => true,
+                _ => false,
+            };
+            self.must(ours, commit, "I14 something else was touched");
+        }
+    }
+
+    fn volume(&mut self, state: &State, commit: &Commit) {
+        let (Some(before), Some(after)) = (&commit.before, &commit.after) else { return };
+        let (was, is) = (&before["spec"], &after["spec"]);
+        let freed = !was["claimRef"].is_null() && is["claimRef"].is_null();
+        self.must(!freed, commit, "I3 a volume was given free");
+        let policy = |spec: &Value| text(&spec["persistentVolumeReclaimPolicy"]).to_owned();
+        if policy(was) == "Retain" && policy(is) == "Delete" {
+            let reference = &is["claimRef"];
+            let claim = state
+                .get("PersistentVolumeClaim", text(&reference["namespace"]), text(&reference["name"]))
+                .filter(|claim| claim["metadata"]["uid"] == reference["uid"]);
+            let bound = claim.is_some_and(|claim| {
+                claim["spec"]["volumeName"] == after["metadata"]["name"]
+                    && claim["metadata"]["deletionTimestamp"].is_null()
+            });
+            self.must(bound && after["status"]["phase"] == "Bound", commit, "I4 the policy came back too early");
+        }
+    }
+
+    fn writers(&mut self, state: &State, commit: &Commit) {
+        if commit.key.kind != "Pod" {
+            return;
+        }
+        let runs = |pod: &Value| !matches!(text(&pod["status"]["phase"]), "Succeeded" | "Failed");
+        let label = |pod: &Value, name: &str| text(&pod["metadata"]["labels"][name]).to_owned();
+        let is_final = |pod: &Value| label(pod, "pvmigrate.io/pass") == "final" && pod["status"]["phase"] == "Running";
+        let copies = state.list("Pod", "shop").any(|(_, pod)| is_final(pod));
+        let others =
+            state.pods_of_claim("shop", "data").any(|pod| runs(pod) && label(pod, "pvmigrate.io/task").is_empty());
+        self.must(!(copies && others), commit, "I5 somebody writes while the last copy is made");
+    }
+
+    fn count(&mut self, commit: &Commit) {
+        let key = match commit.key.kind {
+            kind @ ("PersistentVolumeClaim" | "Deployment") => format!("{kind} {}", commit.key.name),
+            kind @ "PersistentVolume" => {
+                let object = commit.after.as_ref().or(commit.before.as_ref());
+                let class = object.map(|pv| text(&pv["spec"]["storageClassName"]).to_owned());
+                format!("{kind} of class {}", class.unwrap_or_default())
+            }
+            _ => return,
+        };
+        let word = match (&commit.before, &commit.after) {
+            (None, Some(_)) => "made",
+            (Some(_), None) => "deleted",
+            _ => return,
+        };
+        *self.counts.entry(format!("{key} {word}")).or_default() += 1;
+    }
+
+    /// The end as it is now.
+    pub fn picture(&self, lab: &Lab) -> Picture {
+        let core = lab.core();
+        let mut objects = BTreeMap::new();
+        core.look(|state| {
+            for (key, claim) in state.list("PersistentVolumeClaim", "") {
+                let volume = state.get("PersistentVolume", "", text(&claim["spec"]["volumeName"]));
+                let mut spec = claim["spec"].clone();
+                spec.as_object_mut().map(|spec| spec.remove("volumeName"));
+                objects.insert(
+                    key.to_string(),
+                    json!({
+                        "labels": claim["metadata"]["labels"], "annotations": claim["metadata"]["annotations"],
+                        "finalizers": claim["metadata"]["finalizers"], "spec": spec, "phase": claim["status"]["phase"],
+                        "original": claim["metadata"]["uid"] == self.claim_uid[..],
+                        "volume": volume.map(|pv| pv["spec"]["storageClassName"].clone()),
+                    }),
+                );
+            }
+            for (_, pv) in state.list("PersistentVolume", "") {
+                let spec = &pv["spec"];
+                let key = format!("PersistentVolume of class {}", text(&spec["storageClassName"]));
+                objects.insert(
+                    key,
+                    json!({
+                        "labels": pv["metadata"]["labels"], "annotations": pv["metadata"]["annotations"],
+                        "finalizers": pv["metadata"]["finalizers"],
+                        "policy": spec["persistentVolumeReclaimPolicy"], "claim": spec["claimRef"]["name"],
+                        "phase": pv["status"]["phase"], "is_source": pv["metadata"]["name"] == self.source.0[..],
+                        "of_original": spec["claimRef"]["uid"] == self.claim_uid[..],
+                    }),
+                );
+            }
+            for (key, one) in state.list("Deployment", "") {
+                let mut annotations = one["metadata"]["annotations"].clone();
+                annotations.as_object_mut().map(|map| map.remove("deployment.kubernetes.io/revision"));
+                objects.insert(
+                    key.to_string(),
+                    json!({
+                        "labels": one["metadata"]["labels"], "annotations": annotations, "spec": one["spec"],
+                    }),
+                );
+            }
+            for (key, pod) in state.list("Pod", "") {
+                let owner = text(&pod["metadata"]["ownerReferences"][0]["kind"]).to_owned();
+                let name = if owner.is_empty() { key.to_string() } else { format!("Pod of a {owner}") };
+                objects.insert(name, json!({"labels": pod["metadata"]["labels"]["app"]}));
+            }
+        });
+        let target = lab.volume_of("shop", "data", std::time::Duration::from_secs(10)).expect("the claim is bound");
+        for (whose, dir) in [("I7 the source", &self.directory), ("I8 the target", &target)] {
+            let now = files(dir);
+            let same = if now == self.bytes { "as it was".into() } else { now };
+            objects.insert(format!("bytes of {whose}"), same);
+        }
+        Picture { objects, counts: self.counts.clone() }
+    }
+}
+
+/// What nobody wrote to meanwhile: names, metadata, content.
+fn files(dir: &std::path::Path) -> Value {
+    let all = Digest::of(dir);
+    let quiet = |path: &&String| path.starts_with("odd") || path.starts_with("d0");
+    let lines: Vec<String> =
+        all.files.keys().filter(quiet).map(|path| format!("{path} {:?}", all.files[path])).collect();
+    assert!(lines.len() > 20, "{}: {} files", dir.display(), lines.len());
+    lines.into()
+}
+
+fn losable(state: &State, pv: &Value) -> bool {
+    let (spec, meta) = (&pv["spec"], &pv["metadata"]);
+    let reference = &spec["claimRef"];
+    let named = state.get("PersistentVolumeClaim", text(&reference["namespace"]), text(&reference["name"]));
+    let claim = named.filter(|claim| claim["metadata"]["uid"] == reference["uid"]);
+    let is_going = !meta["deletionTimestamp"].is_null();
+    let has_uid = !text(&reference["uid"]).is_empty();
+    let elsewhere = claim.is_some_and(|claim| {
+        let volume = text(&claim["spec"]["volumeName"]);
+        !volume.is_empty() && volume != text(&meta["name"])
+    });
+    let claim_goes = claim.is_some_and(|claim| !claim["metadata"]["deletionTimestamp"].is_null());
+    let destroyable = spec["persistentVolumeReclaimPolicy"] == "Delete"
+        && (is_going || (has_uid && claim.is_none()) || elsewhere || claim_goes);
+    destroyable || is_going || reference.is_null()
+}
+
+impl Picture {
+    /// One line for each thing that differs.
+    pub fn differences(&self, other: &Picture) -> Vec<String> {
+        let mut lines = Vec::new();
+        let keys: BTreeSet<&String> = self.objects.keys().chain(other.objects.keys()).collect();
+        for key in keys {
+            let (was, is) = (self.objects.get(key), other.objects.get(key));
+            if was != is {
+                let show = |one: Option<&Value>| one.map_or("not there".to_owned(), Value::to_string);
+                lines.push(format!("{key}\n  undisturbed {}\n  here        {}", show(was), show(is)));
+            }
+        }
+        let keys: BTreeSet<&String> = self.counts.keys().chain(other.counts.keys()).collect();
+        for key in keys {
+            let (was, is) = (self.counts.get(key), other.counts.get(key));
+            if was != is {
+                lines.push(format!("{key}: undisturbed {was:?}, here {is:?}"));
+            }
+        }
+        lines
+    }
+}
