@@ -67,6 +67,23 @@ fn the_readmes_console_says_what_is_written_there() {
 }
 
 #[test]
+fn the_readmes_first_command_moves_the_shop() {
+    let block = blocks(&read("README.md"), "sh").into_iter().next().expect("it begins with a command");
+    let words = block.trim().strip_prefix("cargo run --release -- ").expect("it needs nothing but the sources");
+    let dir = tempfile::tempdir().unwrap();
+    let script = root().join("scripts/sc-migrate.rhai").display().to_string();
+    let args: Vec<&str> =
+        words.split(' ').map(|word| if word == "scripts/sc-migrate.rhai" { &script } else { word }).collect();
+    let (code, said) = pvmigrate(&args, dir.path());
+    assert_eq!(code, Some(0), "{said}");
+    for claim in ["shop/data", "shop/logs", "shop/data-db-0", "shop/data-db-1", "shop/media"] {
+        let row = said.lines().find(|line| line.starts_with(&format!("{claim} "))).unwrap_or_else(|| panic!("{said}"));
+        assert!(row.contains(" full "), "{row}");
+    }
+    assert!(std::fs::read_dir(dir.path().join(".local/state/pvmigrate/trials")).unwrap().next().is_none(), "{said}");
+}
+
+#[test]
 fn the_readmes_script_passes_the_checks_and_has_its_options() {
     let dir = tempfile::tempdir().unwrap();
     for block in blocks(&read("README.md"), "rhai") {
