@@ -32,7 +32,7 @@ pub fn random() -> String {
     // Letters that are in no hexadecimal number, so that a name is never part of a uid.
     let letters = b"ghjklmnpqrstvwxz";
     let bytes = *uuid::Uuid::new_v4().as_bytes();
-    bytes.iter().take(6).map(|byte| letters[usize::from(*byte) % letters.len()] as char).collect()
+    bytes.iter().take(12).map(|byte| letters[usize::from(*byte) % letters.len()] as char).collect()
 }
 
 /// Tells a story; stops at the first step that cannot be done (scenery refused, condition that does not come).
