@@ -52,6 +52,16 @@ pub struct One<'a> {
     pub seen: Option<&'a Json>,
 }
 
+/// Names the objects to wait for together.
+#[derive(Clone, Debug)]
+pub struct All<'a> {
+    pub resource: Resource,
+    pub namespace: &'a str,
+    pub query: &'a [(&'a str, &'a str)],
+    /// What a list just said, and its version: the watch begins there and misses nothing. Absent: they are listed first.
+    pub seen: Option<(Vec<Json>, String)>,
+}
+
 /// One stretch of a wait: what is watched, and what was missing when it was last looked at.
 struct Round<'a> {
     resource: &'a Resource,
@@ -117,33 +127,34 @@ impl Cluster {
         }
     }
 
-    /// Waits until `condition` is done with all objects that match `query`: as they are listed, then as every event of
-    /// a watch changes the list.
+    /// Waits until `condition` is done with all objects: as they are listed, then as every event of a watch changes the
+    /// list.
     ///
     /// # Errors
     /// As [`Cluster::wait_for`].
-    #[expect(clippy::too_many_arguments, reason = "a wait is said in one sentence: where, how long, for what")]
     pub async fn wait_for_all<T>(
         &self,
-        resource: &Resource,
-        namespace: &str,
-        query: &[(&str, &str)],
+        all: All<'_>,
         deadline: Deadline,
         cancel: &CancellationToken,
         what: &str,
         mut condition: impl FnMut(&[Json]) -> Seen<T>,
     ) -> Result<T, Problem> {
+        let All { resource, namespace, query, mut seen } = all;
         loop {
-            let (mut objects, version) = self
-                .list(resource, namespace, query)
-                .await
-                .map_err(|e| e.problem(&format!("wait until {what}"), None))?;
+            let (mut objects, version) = match seen.take() {
+                Some(seen) => seen,
+                None => self
+                    .list(&resource, namespace, query)
+                    .await
+                    .map_err(|e| e.problem(&format!("wait until {what}"), None))?,
+            };
             let missing = match condition(&objects) {
                 Seen::Done(value) => return Ok(value),
                 Seen::Hopeless(problem) => return Err(problem),
                 Seen::NotYet(missing) => missing,
             };
-            let round = Round { resource, namespace, query, deadline, cancel, what, missing };
+            let round = Round { resource: &resource, namespace, query, deadline, cancel, what, missing };
             let seen = |event| {
                 let (object, stays) = match event {
                     WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, true),

@@ -3,7 +3,7 @@
 
 use super::pod::{PodPlan, render};
 use super::report::{CopyReport, FailKind, Line, VerifyReport};
-use crate::cluster::wait::{One, Seen};
+use crate::cluster::wait::{All, One, Seen};
 use crate::cluster::{Door, known, text, uid};
 use crate::journal::{Class, Precondition, StepId, Verb, Write};
 use crate::words::clock::Clock;
@@ -160,27 +160,18 @@ async fn remove(door: &Door, id: &StepId, plan: &PodPlan, pod_uid: &str, wait: b
 pub async fn our_pods_are_gone(door: &Door, claim: &crate::words::PvcRef) -> Result<(), Problem> {
     let selector = format!("{}={}", crate::cluster::RUN, door.journal.run());
     let what = format!("our own pods have let claim `{claim}` go");
+    let query = [("labelSelector", selector.as_str())];
+    let all = All { resource: known("Pod"), namespace: &claim.namespace, query: &query, seen: None };
+    let holds = |pod: &&Json| crate::cluster::workload::claims_of_spec(&pod["spec"]).contains(&claim.name.as_str());
     door.cluster
-        .wait_for_all(
-            &known("Pod"),
-            &claim.namespace,
-            &[("labelSelector", &selector)],
-            Clock.deadline(GONE),
-            &door.cancel,
-            &what,
-            |pods| {
-                let holds =
-                    |pod: &&Json| crate::cluster::workload::claims_of_spec(&pod["spec"]).contains(&claim.name.as_str());
-                match pods.iter().find(holds) {
-                    None => Seen::Done(()),
-                    Some(pod) => Seen::NotYet(format!(
-                        "pod `{}` on {} is still there",
-                        text(pod, "/metadata/name"),
-                        text(pod, "/spec/nodeName")
-                    )),
-                }
-            },
-        )
+        .wait_for_all(all, Clock.deadline(GONE), &door.cancel, &what, |pods| match pods.iter().find(holds) {
+            None => Seen::Done(()),
+            Some(pod) => Seen::NotYet(format!(
+                "pod `{}` on {} is still there",
+                text(pod, "/metadata/name"),
+                text(pod, "/spec/nodeName")
+            )),
+        })
         .await
         .map_err(|problem| problem.hint("a node that is down keeps its pods: bring it back, then resume"))
 }

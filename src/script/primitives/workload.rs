@@ -2,7 +2,7 @@
 
 use super::pv::deadline;
 use super::{Args, Effect, Primitive, Type, option, param};
-use crate::cluster::wait::{One, Seen};
+use crate::cluster::wait::{All, One, Seen};
 use crate::cluster::workload::{self as plan, is_scalable, owns_pod, reference, replicas};
 use crate::cluster::{Fact, RUN, known, text, uid};
 use crate::journal::{Class, Precondition, Verb, Write};
@@ -117,7 +117,7 @@ async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
     // A crash after the sending: the object may show 0 already, and only the journaled write knows what there was.
     let noted = noted(&step, &now);
     let was = before.or(noted).unwrap_or_else(|| replicas(&now));
-    remember_nodes(&step, &now).await?;
+    let before_it = remember_nodes(&step, &now).await?;
     if replicas(&now) != 0 || noted.is_some() {
         let mut write = plan::plan_stop(&now);
         write.body["metadata"]["annotations"][crate::cluster::REPLICAS] = json!(was.to_string());
@@ -132,35 +132,31 @@ async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
     let sets = replica_sets(&step, &now).await?;
     let what = format!("the pods of {object} are gone");
     let mut running = BTreeMap::new();
-    step.cluster()
-        .wait_for_all(
-            &known("Pod"),
-            &object.namespace,
-            &[("labelSelector", &selector)],
-            deadline(&args, 600),
-            &door.cancel,
-            &what,
-            |pods| match pods
-                .iter()
-                .filter(|pod| owns_pod(&now, pod, &sets))
-                .inspect(|pod| note(&mut running, pod))
-                .last()
-            {
-                None => Seen::Done(()),
-                Some(pod) => Seen::NotYet(format!(
-                    "pod `{}` on {} is still there",
-                    text(pod, "/metadata/name"),
-                    match text(pod, "/spec/nodeName") {
-                        "" => "no node",
-                        node => node,
-                    }
-                )),
-            },
-        )
-        .await
-        .map_err(|problem| {
+    let mut left = |pods: &[Json]| {
+        let theirs = pods.iter().filter(|pod| owns_pod(&now, pod, &sets)).inspect(|pod| note(&mut running, pod));
+        match theirs.last() {
+            None => Seen::Done(()),
+            Some(pod) => Seen::NotYet(format!(
+                "pod `{}` on {} is still there",
+                text(pod, "/metadata/name"),
+                match text(pod, "/spec/nodeName") {
+                    "" => "no node",
+                    node => node,
+                }
+            )),
+        }
+    };
+    let timeout = deadline(&args, 600);
+    let query = [("labelSelector", selector.as_str())];
+    let all = All { resource: known("Pod"), namespace: &object.namespace, query: &query, seen: Some(before_it) };
+    // Once as a watch from before the write, which misses no pod that goes; once as a list from after it, which misses none
+    // that came.
+    for all in [all.clone(), All { seen: None, ..all }] {
+        let waited = step.cluster().wait_for_all(all, timeout, &door.cancel, &what, &mut left).await;
+        waited.map_err(|problem| {
             problem.object(&object).hint("a node that is down keeps its pods: bring it back, then resume")
         })?;
+    }
     let vanished: BTreeSet<String> = running.into_values().flatten().collect();
     if !vanished.is_empty() {
         let grace = now.pointer("/spec/template/spec/terminationGracePeriodSeconds").and_then(Json::as_u64);
@@ -238,11 +234,12 @@ async fn replica_sets(step: &Step, object: &Json) -> Result<Vec<Json>, Problem> 
         .collect())
 }
 
-/// Notes where pods of the workload use which claims: those nodes must let them go before anything is trusted.
-async fn remember_nodes(step: &Step, object: &Json) -> Result<(), Problem> {
+/// Notes where pods of the workload use which claims: those nodes must let them go before anything is trusted. Gives the
+/// pods and the version of their list.
+async fn remember_nodes(step: &Step, object: &Json) -> Result<(Vec<Json>, String), Problem> {
     let namespace = text(object, "/metadata/namespace");
     let selector = plan::selector(object);
-    let (pods, _) = step
+    let (pods, version) = step
         .cluster()
         .list(&known("Pod"), namespace, &[("labelSelector", &selector)])
         .await
@@ -257,7 +254,7 @@ async fn remember_nodes(step: &Step, object: &Json) -> Result<(), Problem> {
             }
         }
     }
-    Ok(())
+    Ok((pods, version))
 }
 
 /// An Event on the workload, so that whoever wonders why it is down learns how to go on. Nice to have: no right to make
