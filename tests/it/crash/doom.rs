@@ -1,14 +1,16 @@
-//! The instant of death: at one write of the run, in one of six ways.
+//! The instant of death: at one write of the run, in one of seven ways.
 //!
 //! It stands between the program and its two outsides, the journal's place and the cluster. After a death nothing gets
 //! out any more, as if the process were gone; so the rest of the run cannot help.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
+use pvmigrate::cluster::known;
 use pvmigrate::journal::{Event, FileStore, Store, T, Verb};
 use pvmigrate::lab::http::{Response, failure};
 use pvmigrate::lab::status::Status;
 use pvmigrate::words::{Json, Kind, Problem};
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -31,11 +33,20 @@ pub enum How {
     BeforeDone,
     /// Dead while the answer is written down.
     TornLine,
+    /// Dead when it is written down, and before anything follows from it.
+    AfterDone,
 }
 
 impl How {
-    pub const ALL: [How; 6] =
-        [How::BeforeStart, How::AfterStart, How::SentAndLost, How::AnswerLost, How::BeforeDone, How::TornLine];
+    pub const ALL: [How; 7] = [
+        How::BeforeStart,
+        How::AfterStart,
+        How::SentAndLost,
+        How::AnswerLost,
+        How::BeforeDone,
+        How::TornLine,
+        How::AfterDone,
+    ];
 
     pub fn word(self) -> &'static str {
         match self {
@@ -45,6 +56,7 @@ impl How {
             How::AnswerLost => "answer-lost",
             How::BeforeDone => "before-done",
             How::TornLine => "torn-line",
+            How::AfterDone => "after-done",
         }
     }
 
@@ -67,6 +79,8 @@ struct Met {
     effects: Vec<String>,
     /// The step that is doomed, between its records.
     step: Option<String>,
+    /// The requests that the journal surely has.
+    noted: BTreeSet<String>,
     faults: Vec<String>,
 }
 
@@ -128,9 +142,29 @@ impl Doom {
         is_it
     }
 
-    /// I13 and I15: every request names what it means, and none uses force.
+    /// A record is where no death can reach it.
+    fn has(&self, event: &Event) {
+        let Some(write) = event.write.as_ref().filter(|_| event.t == T::Start) else { return };
+        let method = match write.verb {
+            Verb::Create => "POST",
+            Verb::Patch => "PATCH",
+            Verb::Delete => "DELETE",
+        };
+        let path = known(&write.gvk.kind).path(&write.namespace, &write.name);
+        self.state.lock().unwrap().noted.insert(format!("{method} {path}"));
+    }
+
+    /// I12, I13 and I15: every request was written down first and names what it means, and none uses force.
     fn look_at(&self, parts: &http::request::Parts, body: &[u8]) {
         let body: Json = serde_json::from_slice(body).unwrap_or_default();
+        let made = body["metadata"]["name"].as_str().filter(|_| parts.method == http::Method::POST);
+        let request =
+            format!("{} {}{}", parts.method, parts.uri.path(), made.map_or(String::new(), |n| format!("/{n}")));
+        let mut met = self.state.lock().unwrap();
+        if !met.noted.contains(&request) {
+            met.faults.push(format!("I12 a request that the journal does not have: {request}"));
+        }
+        drop(met);
         let is_set = |pointer: &str| body.pointer(pointer).is_some_and(|value| value.is_string());
         let is_fenced = is_set("/metadata/uid") || is_set("/metadata/resourceVersion");
         let fault = match parts.method.as_str() {
@@ -172,10 +206,30 @@ pub struct Dying {
 
 impl Store for Dying {
     fn load(&self) -> Result<Vec<Event>, Problem> {
-        self.inner.load()
+        let events = self.inner.load()?;
+        events.iter().for_each(|event| self.doom.has(event));
+        Ok(events)
     }
 
     fn append(&self, event: &Event, durable: bool) -> Result<(), Problem> {
+        self.append_unless_dead(event, durable)?;
+        if durable {
+            self.doom.has(event);
+        }
+        Ok(())
+    }
+
+    fn put_blob(&self, text: &str) -> Result<String, Problem> {
+        if self.doom.is_dead() { Err(dead()) } else { self.inner.put_blob(text) }
+    }
+
+    fn get_blob(&self, name: &str) -> Result<Json, Problem> {
+        self.inner.get_blob(name)
+    }
+}
+
+impl Dying {
+    fn append_unless_dead(&self, event: &Event, durable: bool) -> Result<(), Problem> {
         let doom = &self.doom;
         if doom.is_dead() {
             return Err(dead());
@@ -207,18 +261,15 @@ impl Store for Dying {
                     doom.fire(true);
                     return Err(dead());
                 }
+                Some(How::AfterDone) => {
+                    self.inner.append(event, durable)?;
+                    doom.fire(true);
+                    return Err(dead());
+                }
                 _ => {}
             }
         }
         self.inner.append(event, durable)
-    }
-
-    fn put_blob(&self, text: &str) -> Result<String, Problem> {
-        if self.doom.is_dead() { Err(dead()) } else { self.inner.put_blob(text) }
-    }
-
-    fn get_blob(&self, name: &str) -> Result<Json, Problem> {
-        self.inner.get_blob(name)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A crash at every write: each write of a migration on the lab is disturbed in each of six ways, the run is resumed, and
+//! A crash at every write: each write of a migration on the lab is disturbed in each of seven ways, the run is resumed, and
 //! the end is compared with an undisturbed one.
 //!
 //! The lab, the journal's place and the script run in this process, so that the instant of death is exact; one twin kills

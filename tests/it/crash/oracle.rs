@@ -2,7 +2,7 @@
 //!
 //! The names are those of the invariants: I1 no losable last copy, I2 Retain while it matters, I3 never unreserved, I4
 //! policy given back safely, I5 one writer, I11 replicas noted where they are missed, I9 the name goes on, I10 replicas restored, I7 the source untouched, I8
-//! the target equal to it, I14 nothing else touched, I19 no litter. What the requests must be (I13, I15) is checked on their way out, in `doom`.
+//! the target equal to it, I14 nothing else touched, I19 no litter. What the requests must be (I12, I13, I15) is checked on their way out, in `doom`.
 
 use crate::world::Digest;
 use pvmigrate::lab::Lab;
