@@ -2,7 +2,7 @@
 
 use super::{Event, StepId, T, VERSION, Write};
 use crate::words::{Json, Problem};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use thiserror::Error;
 
 /// A record that cannot follow the ones before it.
@@ -42,9 +42,9 @@ pub struct Step {
 
 #[derive(Debug, Default)]
 pub struct State {
-    pub steps: HashMap<StepId, Step>,
-    /// Branches that closed, with their results.
-    pub ended: HashMap<String, Json>,
+    pub steps: BTreeMap<StepId, Step>,
+    /// Branches that closed, with their results. Those inside of a closed one are no longer here: nobody enters them.
+    pub ended: BTreeMap<String, Json>,
     /// How often a branch was given up with everything as it was found.
     pub given_up: HashMap<String, u32>,
     /// The highest counter seen in each branch.
@@ -72,6 +72,7 @@ impl State {
                 *self.given_up.entry(event.id.to_string()).or_default() += 1;
             }
             (T::End, _) => {
+                self.forget_results_in(event.id.as_str());
                 self.ended.insert(event.id.to_string(), event.out.clone().unwrap_or_default());
             }
             // A second start is a new permit, or the redoing of a step that a crash or a failure left.
@@ -121,6 +122,26 @@ impl State {
         all
     }
 
+    /// What was read and answered in a branch that closes is not asked for again: it stays in the journal's place only.
+    fn forget_results_in(&mut self, branch: &str) {
+        let inside = format!("{branch}/");
+        let is_inside = |id: &str| id.strip_prefix(&inside).is_some_and(begins_with_a_step);
+        for (id, step) in self.steps.range_mut(StepId::new(inside.clone())..) {
+            if !id.as_str().starts_with(&inside) {
+                break;
+            }
+            if is_inside(id.as_str())
+                && let Phase::Done { out, .. } = &mut step.phase
+            {
+                *out = Json::Null;
+            }
+        }
+        let nested = self.ended.range(inside.clone()..).map(|(id, _)| id).take_while(|id| id.starts_with(&inside));
+        for id in nested.filter(|id| is_inside(id)).cloned().collect::<Vec<_>>() {
+            self.ended.remove(&id);
+        }
+    }
+
     fn start(&mut self, event: &Event) {
         let step = self.entry(event);
         step.phase = Phase::Started;
@@ -157,4 +178,11 @@ impl State {
             ended: String::new(),
         })
     }
+}
+
+/// True of `7`, `7.retain`, `7~key…`; not of `7/8` and `7.x/8`, which are steps of items whose names look like a step.
+fn begins_with_a_step(rest: &str) -> bool {
+    let after = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+    let is_step = (after.is_empty() || after.starts_with('.')) && !after.contains('/');
+    after.len() < rest.len() && (is_step || after.starts_with('~'))
 }

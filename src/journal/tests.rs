@@ -193,3 +193,35 @@ fn a_branch_that_was_given_up_is_begun_anew_after_a_restart() {
     assert_eq!((journal.given_up("root/3~shop/data"), journal.given_up("root/3~shop/logs")), (1, 0));
     assert_eq!((journal.ended("root/3~shop/data"), journal.ended("root/3~shop/logs")), (None, Some(json!(1))));
 }
+
+#[test]
+fn results_in_a_closed_branch_are_kept_on_disk_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal_in(dir.path()).unwrap();
+    let (inside, beside) = ("root/3~a/1", "root/3~a/1.x/1");
+    for step in [inside, beside, "root/3~b/1"] {
+        journal.observe(&id(step), "get_pv", "s", "here", json!({"of": step})).unwrap();
+    }
+    journal.end("root/3~a/2~in", json!("nested")).unwrap();
+    journal.end("root/3~a/2/x", json!("beside")).unwrap();
+    journal.end("root/3~a", json!("all of a")).unwrap();
+    let check = |journal: &Journal| {
+        let out = |step| match journal.recorded(&id(step)).unwrap().phase {
+            Phase::Done { out, .. } => out,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(out(inside), json!(null));
+        assert_eq!(out(beside), json!({"of": beside}), "an item called `a/1.x` is not inside of `a`");
+        assert_eq!(out("root/3~b/1"), json!({"of": "root/3~b/1"}));
+        let ended = |branch| journal.ended(branch);
+        assert_eq!(
+            [ended("root/3~a"), ended("root/3~a/2~in"), ended("root/3~a/2/x")],
+            [Some(json!("all of a")), None, Some(json!("beside"))]
+        );
+    };
+    check(&journal);
+    drop(journal);
+    check(&reopened(dir.path()));
+    let text = std::fs::read_to_string(dir.path().join("journal.jsonl")).unwrap();
+    assert!(text.contains(&json!({"of": inside}).to_string()), "the journal keeps it: {text}");
+}

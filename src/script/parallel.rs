@@ -35,7 +35,7 @@ pub fn parallel(op: &'static str, ctx: &NativeCallContext, items: Array, n: i64,
     let (number, id) = branch.next();
     let sig = signature(&[Json::from(keys.clone())]);
     let out = enter::step(&session, &id, op, &sig, &enter::place(ctx), true, position, || {
-        let children: Vec<String> = keys.iter().map(|key| format!("{}/{number}~{key}", branch.path)).collect();
+        let children: Vec<String> = keys.iter().map(|key| child(&branch.path, number, key)).collect();
         fan_out(ctx, &branch, &session, &items, &children, usize::try_from(n).unwrap_or(1), f)
     })?;
     Ok(to_dynamic(&out))
@@ -162,6 +162,11 @@ fn call(ctx: &NativeCallContext, branch: &Arc<Branch>, f: &FnPtr, args: Vec<Dyna
 }
 
 /// Each item's identity; two alike could not be told apart after a crash.
+/// The path of a branch. What a script calls its items cannot look like a branch inside of another one.
+fn child(path: &str, number: u64, key: &str) -> String {
+    format!("{path}/{number}~{}", key.replace('%', "%25").replace('~', "%7E"))
+}
+
 fn keys(items: &Array) -> Result<Vec<String>, Problem> {
     let mut seen = BTreeSet::new();
     items
@@ -210,7 +215,7 @@ pub fn named_step(ctx: &NativeCallContext, name: &str, f: &FnPtr) -> Outcome {
         &enter::place(ctx),
         true,
         position,
-        || in_branch(ctx, &branch, &session, &format!("{}/{number}~{name}", branch.path), f, vec![]),
+        || in_branch(ctx, &branch, &session, &child(&branch.path, number, name), f, vec![]),
     )?;
     Ok(to_dynamic(&out))
 }
