@@ -124,6 +124,8 @@ pub fn render(plan: &PodPlan) -> Json {
             "imagePullPolicy": "IfNotPresent",
             "command": ["pvmigrate"],
             "args": plan.task.args(),
+            // What ends before it can report, says why in its output.
+            "terminationMessagePolicy": "FallbackToLogsOnError",
             "securityContext": security,
             "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
             "volumeMounts": mounts,

@@ -191,7 +191,8 @@ impl Kubelets {
             .map(|mut command| {
                 // A path that cannot be mounted is told.
                 command.env.insert("TERMINATION_LOG".to_owned(), last_words.display().to_string());
-                Process { command, log: disks.log(&uid, name), last_words }
+                let falls_back_to_log = spec["terminationMessagePolicy"] == "FallbackToLogsOnError";
+                Process { command, log: disks.log(&uid, name), last_words, falls_back_to_log }
             });
         let ended = self.ended.clone();
         let woken = key.clone();

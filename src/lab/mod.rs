@@ -77,7 +77,10 @@ impl Lab {
     ///
     /// # Errors
     /// If the directory is somebody else's, in use, or damaged. It is left as it was.
-    pub fn open(options: Options) -> Result<Lab, Unusable> {
+    pub fn open(mut options: Options) -> Result<Lab, Unusable> {
+        // The programs of pods are told of it, and each runs in a directory of its own.
+        options.dir =
+            std::path::absolute(&options.dir).map_err(|error| Unusable::Io { path: options.dir.clone(), error })?;
         let home = Home::open(&options.dir)?;
         let now = crate::words::clock::Clock.now();
         let mut state = State::new(options.seed, now);

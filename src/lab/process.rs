@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -24,10 +24,15 @@ pub struct Process {
     pub log: PathBuf,
     /// Where it may leave its last words.
     pub last_words: PathBuf,
+    /// If it fails without last words, the end of its output stands for them.
+    pub falls_back_to_log: bool,
 }
 
 /// More of its last words are not read.
 const LAST_WORDS_BYTES: u64 = 4096;
+/// How much of its output stands for last words.
+const LOG_TAIL_BYTES: u64 = 2048;
+const LOG_TAIL_LINES: usize = 80;
 
 /// A program with its arguments; the environment is the container's own only.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,7 +106,7 @@ impl Container {
                 let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
                 let (written, _) = tokio::sync::watch::channel(Written::default());
                 let outcome = Mutex::new(Outcome::Running { since: at, restarts: 0 });
-                let last_words = process.last_words;
+                let (last_words, falls_back) = (process.last_words, process.falls_back_to_log);
                 let shared = Arc::new(Shared { outcome, pid, log: process.log, written });
                 let told = shared.clone();
                 std::thread::spawn(move || {
@@ -113,7 +118,10 @@ impl Container {
                     };
                     let code = signal.map_or(code, |signal| 128 + signal);
                     let now = crate::words::clock::Clock.now();
-                    let message = read_last_words(&last_words);
+                    let mut message = read_last_words(&last_words);
+                    if message.is_empty() && code != 0 && falls_back {
+                        message = read_tail(&told.log);
+                    }
                     *told.outcome.lock().unwrap_or_else(PoisonError::into_inner) =
                         Outcome::Ended { since: at, at: now, code, signal, message, restarts: 0 };
                     told.written.send_modify(|written| written.ended = true);
@@ -233,6 +241,22 @@ fn read_last_words(path: &Path) -> String {
             String::new()
         }
     }
+}
+
+/// The last lines of its output, a broken first one included.
+fn read_tail(log: &Path) -> String {
+    let mut bytes = Vec::new();
+    let read = File::open(log).and_then(|mut file| {
+        let end = file.seek(SeekFrom::End(0))?;
+        file.seek(SeekFrom::Start(end.saturating_sub(LOG_TAIL_BYTES)))?;
+        file.take(LOG_TAIL_BYTES).read_to_end(&mut bytes)
+    });
+    if let Err(error) = read {
+        tracing::debug!("{}: {error}", log.display());
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].concat()
 }
 
 fn existing(dir: &Path) -> &Path {

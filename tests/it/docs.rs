@@ -72,15 +72,17 @@ fn the_readmes_first_command_moves_the_shop() {
     let words = block.trim().strip_prefix("cargo run --release -- ").expect("it needs nothing but the sources");
     let dir = tempfile::tempdir().unwrap();
     let script = root().join("scripts/sc-migrate.rhai").display().to_string();
-    let args: Vec<&str> =
+    let mut args: Vec<&str> =
         words.split(' ').map(|word| if word == "scripts/sc-migrate.rhai" { &script } else { word }).collect();
+    // Pods are told where their volumes are, and run elsewhere.
+    args.extend(["--state-dir", "state"]);
     let (code, said) = pvmigrate(&args, dir.path());
     assert_eq!(code, Some(0), "{said}");
     for claim in ["shop/data", "shop/logs", "shop/data-db-0", "shop/data-db-1", "shop/media"] {
         let row = said.lines().find(|line| line.starts_with(&format!("{claim} "))).unwrap_or_else(|| panic!("{said}"));
         assert!(row.contains(" full "), "{row}");
     }
-    assert!(std::fs::read_dir(dir.path().join(".local/state/pvmigrate/trials")).unwrap().next().is_none(), "{said}");
+    assert!(std::fs::read_dir(dir.path().join("state/trials")).unwrap().next().is_none(), "{said}");
 }
 
 #[test]

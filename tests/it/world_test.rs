@@ -72,3 +72,26 @@ cluster_test!(exclusive the_api_server_comes_back, async |w: &World| {
     let found = async || w.find("ConfigMap", "c").await;
     assert_eq!(w.until("the object", Duration::from_secs(10), found).await["data"]["a"], "b");
 });
+
+cluster_test!(what_fails_without_last_words_may_be_told_by_its_output, async |w: &World| {
+    let container = |policy: &str| {
+        json!({"name": policy.to_lowercase(), "image": w.image(), "imagePullPolicy": "IfNotPresent", "command": ["pvmigrate"],
+            "args": ["agent", "--nonsense"], "terminationMessagePolicy": policy})
+    };
+    w.apply(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "spec": {
+        "restartPolicy": "Never", "containers": [container("File"), container("FallbackToLogsOnError")]}}))
+        .await;
+    let ended = async || {
+        let pod = w.get("Pod", "p").await;
+        (pod["status"]["phase"] == "Failed").then(|| pod["status"]["containerStatuses"].clone())
+    };
+    let ended = w.until("both to fail", Duration::from_secs(60), ended).await;
+    let said = |name: &str| {
+        let one = ended.as_array().unwrap().iter().find(|one| one["name"] == name).unwrap();
+        assert_eq!(one["state"]["terminated"]["exitCode"], 2);
+        one["state"]["terminated"]["message"].as_str().map(str::to_owned)
+    };
+    assert_eq!(said("file"), None);
+    let tail = said("fallbacktologsonerror").unwrap();
+    assert!(tail.contains("unexpected argument '--nonsense'"), "{tail}");
+});
