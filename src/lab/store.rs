@@ -55,7 +55,7 @@ pub struct Compacted {
 }
 
 /// How many commits are remembered.
-const WINDOW: usize = 4_000;
+const WINDOW: usize = 1_000;
 
 /// The whole cluster. Cloning it takes a snapshot.
 #[derive(Clone, Debug)]
