@@ -50,6 +50,9 @@ struct CopyArgs {
     /// When the last good pass began (its report's `started_at`); without it nothing in TARGET is trusted
     #[arg(long, value_name = "RFC3339")]
     since: Option<Timestamp>,
+    /// Empty TARGET if SOURCE is empty, which is refused otherwise
+    #[arg(long)]
+    allow_empty: bool,
     /// native: this program; rsync: the rsync of the image or machine
     #[arg(long, default_value = "native")]
     engine: EngineArg,
@@ -161,8 +164,8 @@ fn run_copy(args: CopyArgs, stop: &Stop) -> u8 {
         EngineArg::Native => copy::Engine::Native,
         EngineArg::Rsync => copy::Engine::Rsync(rsync::PROGRAM.into()),
     };
-    let CopyArgs { source, target, since, .. } = args;
-    let job = copy::Job { source, target, pass, since, engine };
+    let CopyArgs { source, target, since, allow_empty, .. } = args;
+    let job = copy::Job { source, target, pass, since, allow_empty, engine };
     let report = copy::copy(&job, stop, &mut |line| print(&line.to_json()));
     if !report.ok {
         talk(&format!("agent: {}", report.meaning));
@@ -272,6 +275,7 @@ mod tests {
             ("copy /src /dst --pass hot", true),
             (&format!("copy /src /dst --pass final --since {since} --termination-log /tmp/x"), true),
             ("copy /src /dst --pass hot --engine rsync", true),
+            ("copy /src /dst --pass hot --allow-empty", true),
             ("copy /src /dst --pass hot --engine cp", false),
             ("copy /src /dst", false),
             ("copy /src --pass hot", false),

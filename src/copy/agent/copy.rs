@@ -32,6 +32,8 @@ pub struct Job {
     pub pass: Pass,
     /// `started_at` of the last pass that ended well.
     pub since: Option<Timestamp>,
+    /// True if an empty source is meant, and empties the target too.
+    pub allow_empty: bool,
     pub engine: Engine,
 }
 
@@ -108,10 +110,12 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
     if since != job.since {
         report.messages.push("--since is in the future: every file is read again".into());
     }
-    // A volume that was not mounted, or the directory of another node, looks like this; a delete would empty the copy.
-    if job.pass == Pass::Final && since.is_some() && scan.entries <= 1 && scan.held.inodes > 1 {
-        let meaning = "the source is empty and was not before: nothing is deleted from the target";
-        return Err(Failure::new(FailKind::Other, meaning.to_owned()));
+    // A volume that was not mounted, or the directory of another node, looks like this in any pass; a delete would
+    // empty the copy.
+    if scan.entries <= 1 && scan.held.inodes > 1 && !job.allow_empty {
+        let meaning = "the source is empty and the target is not: nothing is deleted from the target; if the source \
+                       is meant to be empty, begin anew with an empty target, or say --allow-empty";
+        return Err(Failure::new(FailKind::Other, meaning));
     }
     scan::fits(scan.need, scan.held, free(&target)?)?;
 

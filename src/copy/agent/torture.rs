@@ -59,7 +59,7 @@ impl Bench {
 
     pub(super) fn job(&self, pass: Pass, since: Option<&CopyReport>) -> Job {
         let since = since.map(|report| report.started_at.parse().unwrap());
-        Job { source: self.source(""), target: self.target(""), pass, since, engine: self.engine.clone() }
+        Job { source: self.source(""), target: self.target(""), pass, since, allow_empty: false, engine: self.engine.clone() }
     }
 
     pub(super) fn pass(&self, pass: Pass, since: Option<&CopyReport>) -> CopyReport {
@@ -330,12 +330,21 @@ fn a_change_that_size_and_time_hide_is_copied_by_the_next_pass() {
 #[test]
 fn a_source_that_is_suddenly_empty_empties_nothing() {
     for bench in benches() {
+        bench.good(Pass::Final, None);
         fs::write(bench.source("file"), "x").unwrap();
         let hot = bench.good(Pass::Hot, None);
         fs::remove_file(bench.source("file")).unwrap();
-        let last = bench.pass(Pass::Final, Some(&hot));
-        assert!(!last.ok && last.meaning.contains("the source is empty"), "{last:?}");
-        assert!(bench.target("file").exists());
+        for (pass, since) in
+            [(Pass::Hot, None), (Pass::Hot, Some(&hot)), (Pass::Final, None), (Pass::Final, Some(&hot))]
+        {
+            let report = bench.pass(pass, since);
+            assert!(!report.ok && !report.retryable, "{report:?}");
+            assert!(report.meaning.contains("the source is empty"), "{report:?}");
+            assert!(bench.target("file").exists());
+        }
+        let told = Job { allow_empty: true, ..bench.job(Pass::Final, Some(&hot)) };
+        assert!(copy(&told, &Stop::new(), &mut |_| {}).ok);
+        assert!(!bench.target("file").exists());
     }
 }
 
