@@ -50,6 +50,9 @@ struct CopyArgs {
     /// When the last good pass began (its report's `started_at`); without it nothing in TARGET is trusted
     #[arg(long, value_name = "RFC3339")]
     since: Option<Timestamp>,
+    /// When that pass ended (its report's `ended_at`); what was written to TARGET later is not trusted
+    #[arg(long, value_name = "RFC3339", requires = "since")]
+    since_end: Option<Timestamp>,
     /// Empty TARGET if SOURCE is empty, which is refused otherwise
     #[arg(long)]
     allow_empty: bool,
@@ -164,8 +167,8 @@ fn run_copy(args: CopyArgs, stop: &Stop) -> u8 {
         EngineArg::Native => copy::Engine::Native,
         EngineArg::Rsync => copy::Engine::Rsync(rsync::PROGRAM.into()),
     };
-    let CopyArgs { source, target, since, allow_empty, .. } = args;
-    let job = copy::Job { source, target, pass, since, allow_empty, engine };
+    let CopyArgs { source, target, since, since_end, allow_empty, .. } = args;
+    let job = copy::Job { source, target, pass, since, since_end, allow_empty, engine };
     let report = copy::copy(&job, stop, &mut |line| print(&line.to_json()));
     if !report.ok {
         talk(&format!("agent: {}", report.meaning));
@@ -275,6 +278,8 @@ mod tests {
             ("copy /src /dst --pass hot", true),
             (&format!("copy /src /dst --pass final --since {since} --termination-log /tmp/x"), true),
             ("copy /src /dst --pass hot --engine rsync", true),
+            (&format!("copy /src /dst --pass hot --since {since} --since-end {since}"), true),
+            (&format!("copy /src /dst --pass hot --since-end {since}"), false),
             ("copy /src /dst --pass hot --allow-empty", true),
             ("copy /src /dst --pass hot --engine cp", false),
             ("copy /src /dst", false),

@@ -19,6 +19,7 @@ pub enum Task {
     Copy {
         last: bool,
         since: Option<String>,
+        since_end: Option<String>,
         /// Instead of the agent's own.
         engine: Option<String>,
     },
@@ -48,22 +49,24 @@ impl Task {
 
     fn args(&self) -> Vec<String> {
         let mut args = vec!["agent".to_owned()];
-        let since = match self {
+        let (since, since_end) = match self {
             Task::Reserve => return vec!["--version".to_owned()],
-            Task::Copy { last, since, engine } => {
+            Task::Copy { last, since, since_end, engine } => {
                 args.extend(["copy", SOURCE, TARGET, "--pass", if *last { "final" } else { "hot" }].map(str::to_owned));
                 if let Some(engine) = engine {
                     args.extend(["--engine".to_owned(), engine.clone()]);
                 }
-                since
+                (since, since_end)
             }
             Task::Verify { mode, since, .. } => {
                 args.extend(["verify", SOURCE, TARGET, "--mode", mode].map(str::to_owned));
-                since
+                (since, &None)
             }
         };
-        if let Some(since) = since {
-            args.extend(["--since".to_owned(), since.clone()]);
+        for (word, time) in [("--since", since), ("--since-end", since_end)] {
+            if let Some(time) = time {
+                args.extend([word.to_owned(), time.clone()]);
+            }
         }
         args
     }
@@ -272,7 +275,12 @@ mod tests {
             name: "data-copy-1".into(),
             namespace: "shop".into(),
             run: "0123abcd".into(),
-            task: Task::Copy { last: true, since: Some("2026-11-21T04:00:00Z".into()), engine: None },
+            task: Task::Copy {
+                last: true,
+                since: Some("2026-11-21T04:00:00Z".into()),
+                since_end: Some("2026-11-21T04:05:00Z".into()),
+                engine: None,
+            },
             image: "docker.io/pvmigrate/agent:0.1.0".into(),
             source: Some("data".into()),
             target: "data-pvmigrate-1".into(),
@@ -298,7 +306,8 @@ mod tests {
     #[test]
     fn another_engine_is_asked_for_by_name() {
         let args = |engine: Option<&str>| {
-            Task::Copy { last: false, since: Some("T".into()), engine: engine.map(str::to_owned) }.args().join(" ")
+            let (since, since_end) = (Some("T".into()), None);
+            Task::Copy { last: false, since, since_end, engine: engine.map(str::to_owned) }.args().join(" ")
         };
         assert_eq!(args(None), "agent copy /source /target --pass hot --since T");
         assert_eq!(args(Some("rsync")), "agent copy /source /target --pass hot --engine rsync --since T");

@@ -134,6 +134,10 @@ pub struct CopyReport {
     pub retryable: bool,
     /// The pass's T: RFC 3339, UTC, nanoseconds; the agent's clock. The next pass is given this as `--since`.
     pub started_at: String,
+    /// When the last thing was written, before the flush; empty if it did not come to that. The same clock. The next
+    /// pass is given this as `--since-end`.
+    #[serde(default)]
+    pub ended_at: String,
     pub seconds: f64,
     /// Regular files in the source (names, not inodes) when the pass began.
     #[serde(default)]
@@ -263,6 +267,7 @@ mod tests {
             kind: Some(FailKind::Permission),
             retryable: false,
             started_at: "2026-01-02T03:04:05.123456789Z".into(),
+            ended_at: "2026-01-02T03:04:06.623456789Z".into(),
             seconds: 1.5,
             files_total: 3,
             bytes_total: 4096,

@@ -8,15 +8,17 @@
 //! The pass rule: an engine skips a file whose size and mtime are equal on both sides, but a store through mmap changes
 //! neither at once, and anybody can set an mtime back. So a pass notes its time T, then flushes the source: whatever
 //! is stored afterwards faults on a clean page and moves mtime and ctime to T or later. The next pass is given T as
-//! `since`, and has every file read on both sides whose mtime or ctime is not safely before it.
-//! What must stay true: T is taken before the flush; with no `since` every file that the target has is read; success
+//! `since`, and has every file read on both sides whose mtime or ctime is not safely before it, or which may have been
+//! elsewhere then; and every file whose target was touched after that pass ended (`trust`).
+//! What must stay true: T is taken before the flush; with no `since`, or no end of that pass, every file that the target has is read; success
 //! means that the engine ended well, and the target's file system took everything to its disk.
 
 use super::rsync::{self, Complaints, Run, Transfer, Verdict};
 use super::scan::{self, Free, Scan};
 use super::stop::Stop;
 use super::tree::Root;
-use super::{Emit, Failure, child, native, open_both, stamp, suspect_from};
+use super::trust::Trust;
+use super::{Emit, Failure, child, file_system, native, open_both, stamp};
 use crate::copy::report::{CopyReport, FailKind, Line, MESSAGES_MAX, Pass, Phase, Progress};
 use crate::words::clock::Clock;
 use jiff::Timestamp;
@@ -32,6 +34,8 @@ pub struct Job {
     pub pass: Pass,
     /// `started_at` of the last pass that ended well.
     pub since: Option<Timestamp>,
+    /// `ended_at` of the same pass; without it the target is trusted in nothing.
+    pub since_end: Option<Timestamp>,
     /// True if an empty source is meant, and empties the target too.
     pub allow_empty: bool,
     pub engine: Engine,
@@ -66,6 +70,7 @@ pub fn copy(job: &Job, stop: &Stop, emit: Emit<'_>) -> CopyReport {
         kind: None,
         retryable: false,
         started_at: stamp(Timestamp::now()),
+        ended_at: String::new(),
         seconds: 0.0,
         files_total: 0,
         bytes_total: 0,
@@ -102,14 +107,10 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
     rustix::fs::syncfs(source.fd()).map_err(|e| Failure::system("flushing the source", &e.into()))?;
 
     ticker.phase(Phase::Scan);
-    // A time that has not come vouches for nothing: one of the clocks is wrong.
-    let since = job.since.filter(|since| *since <= started);
+    let trust = trust(job, &source, started, report);
     let with_list = job.engine != Engine::Native;
-    let scan = scan::scan(&source, &target, job.pass, since, with_list, stop, &mut |scan| ticker.scanned(scan))?;
+    let scan = scan::scan(&source, &target, job.pass, trust, with_list, stop, &mut |scan| ticker.scanned(scan))?;
     (report.files_total, report.bytes_total) = (scan.files, scan.bytes);
-    if since != job.since {
-        report.messages.push("--since is in the future: every file is read again".into());
-    }
     // A volume that was not mounted, or the directory of another node, looks like this in any pass; a delete would
     // empty the copy.
     if scan.entries <= 1 && scan.held.inodes > 1 && !job.allow_empty {
@@ -123,8 +124,7 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
     match &job.engine {
         Engine::Native => {
             ticker.phase(Phase::Copy);
-            let from = since.map_or(i128::MIN, suspect_from);
-            let pass = native::Job { source: &source, target: &target, pass: job.pass, from };
+            let pass = native::Job { source: &source, target: &target, pass: job.pass, trust };
             run_native(&pass, stop, ticker, report)?;
         }
         Engine::Rsync(program) => {
@@ -139,8 +139,27 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
     }
 
     ticker.phase(Phase::Sync);
+    // Before the flush: what is written from now on is no work of this pass, and nobody saw it on its disk.
+    report.ended_at = stamp(Timestamp::now());
     // The same descriptor as before the copy: the kernel reports here every write that failed since it was opened.
     rustix::fs::syncfs(target.fd()).map_err(|e| Failure::system("writing the target to its disk", &e.into()))
+}
+
+/// What the pass may take for unchanged.
+fn trust(job: &Job, source: &Root, started: Timestamp, report: &mut CopyReport) -> Trust {
+    if job.since.is_none() {
+        return Trust::NONE;
+    }
+    if !file_system::times_tell_of_stores(source) {
+        report.messages.push("the source is in memory, where times do not tell of every store: all is read".into());
+        return Trust::NONE;
+    }
+    // A time that has not come vouches for nothing: one of the clocks is wrong.
+    if [job.since, job.since_end].into_iter().flatten().any(|time| time > started) {
+        report.messages.push("--since or --since-end is in the future: every file is read again".into());
+        return Trust::NONE;
+    }
+    Trust::after(job.since, job.since_end)
 }
 
 fn free(target: &Root) -> Result<Free, Failure> {

@@ -9,6 +9,7 @@ mod child;
 pub mod copy;
 mod entry;
 pub mod exercise;
+mod file_system;
 mod hash;
 pub mod native;
 mod pages;
@@ -25,6 +26,7 @@ pub mod stop;
 #[expect(clippy::print_stdout, reason = "a test says what this machine cannot do")]
 mod torture;
 pub mod tree;
+mod trust;
 pub mod verify;
 
 use crate::copy::report::{FailKind, Line};

@@ -5,6 +5,7 @@ use super::native;
 use super::stop::Stop;
 use super::torture::{Bench, attribute, benches, kept, mode, node, only_as_root, raw, set_mtime, torture, with_rsync};
 use super::tree::Root;
+use super::trust::Trust;
 use crate::copy::report::{FailKind, Line, Pass, Phase};
 use rustix::fs::{FileType, Mode, OFlags};
 use std::collections::BTreeMap;
@@ -408,6 +409,100 @@ fn a_target_that_may_not_be_written_to_is_told_by_its_reason() {
     }
 }
 
+fn roots(bench: &Bench) -> [Root; 2] {
+    [bench.source(""), bench.target("")].map(|path| Root::open(&path).unwrap())
+}
+
+/// A final pass that trusts times as it is told to; how many files it copied.
+fn native_pass(bench: &Bench, trust: Trust) -> u64 {
+    let ([source, target], stop) = (roots(bench), Stop::new());
+    let job = native::Job { source: &source, target: &target, pass: Pass::Final, trust };
+    let outcome = native::run(&job, &stop, &mut |_| {});
+    assert!(outcome.failure().is_none());
+    native::get(&outcome.files_copied)
+}
+
+/// A time of the file system's clock after everything that was done, and not after anything that will be.
+fn time_between(bench: &Bench) -> i128 {
+    let stamp = || {
+        let clock = bench.source("../clock");
+        fs::write(&clock, "").unwrap();
+        let meta = fs::metadata(&clock).unwrap();
+        fs::remove_file(&clock).unwrap();
+        i128::from(meta.ctime()) * 1_000_000_000 + i128::from(meta.ctime_nsec())
+    };
+    let before = stamp();
+    loop {
+        let now = stamp();
+        if now > before {
+            return now;
+        }
+    }
+}
+
+/// The rename of a directory moves no time of what is below it.
+#[test]
+fn a_directory_that_took_the_place_of_another_is_read() {
+    let bench = Bench::new(Engine::Native);
+    let old = |path: PathBuf, text: &str| {
+        fs::write(&path, text).unwrap();
+        set_mtime(&path, 1_000_000_000, 0);
+    };
+    for name in ["releases", "still"] {
+        for (version, text) in [("current", "first"), ("next", "other")] {
+            fs::create_dir_all(bench.source(name).join(version).join("deep")).unwrap();
+            old(bench.source(name).join(version).join("deep/file"), text);
+        }
+    }
+    bench.good(Pass::Hot, None);
+    let from = time_between(&bench);
+    let at = |name: &str| bench.source("releases").join(name);
+    fs::rename(at("current"), at("old")).unwrap();
+    fs::rename(at("next"), at("current")).unwrap();
+    kept(&bench.target("still/next/deep/file"), |path| fs::write(path, "wrong").unwrap());
+
+    let ([source, target], trust) = (roots(&bench), Trust::from(from, i128::MAX));
+    let scan = super::scan::scan(&source, &target, Pass::Final, trust, true, &Stop::new(), &mut |_| {}).unwrap();
+    assert_eq!(scan.list.unwrap(), b"./releases/current/deep/file\0", "and so with rsync");
+    assert_eq!(native_pass(&bench, trust), 2, "one of them under a new name");
+    assert_eq!(fs::read_to_string(bench.target("releases/current/deep/file")).unwrap(), "other");
+    assert_eq!(fs::read_to_string(bench.target("still/next/deep/file")).unwrap(), "wrong", "nothing says it moved");
+    native_pass(&bench, Trust::NONE);
+    bench.equal();
+}
+
+/// What a node that went down left of a pass that had not ended: size and time, and other content.
+#[test]
+fn a_file_that_was_touched_after_the_last_good_pass_is_read() {
+    let bench = Bench::new(Engine::Native);
+    for name in ["torn", "whole"] {
+        fs::write(bench.source(name), "right").unwrap();
+        set_mtime(&bench.source(name), 1_000_000_000, 0);
+    }
+    bench.good(Pass::Hot, None);
+    kept(&bench.target("whole"), |path| fs::write(path, "whole").unwrap());
+    let from = time_between(&bench);
+    kept(&bench.target("torn"), |path| fs::write(path, [0; 5]).unwrap());
+
+    let ([source, target], trust) = (roots(&bench), Trust::from(i128::MAX, from));
+    let scan = super::scan::scan(&source, &target, Pass::Final, trust, true, &Stop::new(), &mut |_| {}).unwrap();
+    assert_eq!(scan.list.unwrap(), b"./torn\0", "and so with rsync");
+    assert_eq!(native_pass(&bench, trust), 1);
+    assert_eq!(fs::read_to_string(bench.target("torn")).unwrap(), "right");
+    assert_eq!(fs::read_to_string(bench.target("whole")).unwrap(), "whole", "nothing says it was touched");
+}
+
+#[test]
+fn a_good_pass_says_when_it_ended_and_a_bad_one_does_not() {
+    for bench in benches() {
+        fs::write(bench.source("file"), "x").unwrap();
+        let report = bench.good(Pass::Hot, None);
+        assert!(report.started_at < report.ended_at, "{report:?}");
+        fs::remove_file(bench.source("file")).unwrap();
+        assert_eq!(bench.pass(Pass::Hot, None).ended_at, "");
+    }
+}
+
 /// Everything that is safely old is trusted, which no test can bring about by waiting.
 #[test]
 fn what_is_old_and_looks_equal_is_not_read() {
@@ -417,17 +512,13 @@ fn what_is_old_and_looks_equal_is_not_read() {
         set_mtime(&root.join(raw(b"\xff")), 1_000_000_000, 0);
     }
     mode(&bench.source(raw(b"\xff")), 0o640);
-    let (source, target) = (Root::open(&bench.source("")).unwrap(), Root::open(&bench.target("")).unwrap());
-    let found = |from| {
-        let job = native::Job { source: &source, target: &target, pass: Pass::Final, from };
-        let stop = Stop::new();
-        let outcome = native::run(&job, &stop, &mut |_| {});
-        assert!(outcome.failure().is_none());
-        (native::get(&outcome.files_copied), fs::read_to_string(bench.target(raw(b"\xff"))).unwrap())
+    let found = |trust| {
+        let copied = native_pass(&bench, trust);
+        (copied, fs::read_to_string(bench.target(raw(b"\xff"))).unwrap())
     };
-    assert_eq!(found(i128::MAX), (0, "wrong".into()));
+    assert_eq!(found(Trust::ALL), (0, "wrong".into()));
     assert_eq!(fs::metadata(bench.target(raw(b"\xff"))).unwrap().mode() & 0o777, 0o640, "but what was seen is kept");
-    assert_eq!(found(i128::MIN), (1, "right".into()));
+    assert_eq!(found(Trust::NONE), (1, "right".into()));
 }
 
 #[test]

@@ -1,15 +1,15 @@
 //! What a pass must know before it copies: how much there is, whether it fits, what has to be read again.
 //!
 //! Not a comparison of content. Called by `copy`. What must stay true: a file is trusted to be unchanged only if its
-//! mtime and its ctime are safely before the previous pass (the pass rule in `copy`); a refusal for want of space is
+//! times say so (`trust`); a refusal for want of space is
 //! made only where it is certain, and before anything is written.
 
 use super::stop::Stop;
 use super::tree::{self, Detail, Node, Pair, Root, Seen, Side};
-use super::{Failure, suspect_from};
+use super::trust::Trust;
+use super::Failure;
 use crate::copy::report::{FailKind, Pass};
 use crate::words::size::human_bytes;
-use jiff::Timestamp;
 use rustix::fs::FileType;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -51,20 +51,18 @@ pub fn scan(
     source: &Root,
     target: &Root,
     pass: Pass,
-    since: Option<Timestamp>,
+    trust: Trust,
     with_list: bool,
     stop: &Stop,
     see: &mut dyn FnMut(&Scan),
 ) -> Result<Scan, Failure> {
-    // Of an unknown target every file is suspect; an empty one has none.
-    let from = since.map_or(i128::MIN, suspect_from);
     let mut scan = Scan { list: with_list.then(Vec::new), ..Scan::default() };
     let mut linked = (HashSet::new(), HashSet::new());
     let mut failure = None;
     tree::walk(source, target, Detail::Stat, &mut |seen| {
         let outcome = match seen {
             _ if stop.requested().is_some() => Err(Failure::interrupted(stop.requested().unwrap_or_default())),
-            Seen::Pair(pair) => scan.add(&pair, source, target, from, &mut linked),
+            Seen::Pair(pair) => scan.add(&pair, source, target, trust, &mut linked),
             Seen::Trouble { side: Side::Source, error, .. }
                 if pass == Pass::Hot && error.kind() == std::io::ErrorKind::NotFound =>
             {
@@ -92,7 +90,7 @@ pub fn scan(
 type Linked = (HashSet<(u64, u64)>, HashSet<(u64, u64)>);
 
 impl Scan {
-    fn add(&mut self, pair: &Pair, source: &Root, target: &Root, from: i128, seen: &mut Linked) -> Result<(), Failure> {
+    fn add(&mut self, pair: &Pair, source: &Root, target: &Root, trust: Trust, seen: &mut Linked) -> Result<(), Failure> {
         let inside = |node: &Node, other: &Root| node.kind == FileType::Directory && other.is(node);
         if pair.source.as_ref().is_some_and(|n| inside(n, target))
             || pair.target.as_ref().is_some_and(|n| inside(n, source))
@@ -114,11 +112,12 @@ impl Scan {
         if node.kind == FileType::RegularFile {
             self.files += 1;
             self.bytes += if first { node.size } else { 0 };
-            let skipped = pair
+            let alike = pair
                 .target
                 .as_ref()
-                .is_some_and(|t| t.kind == FileType::RegularFile && t.size == node.size && t.mtime == node.mtime);
-            if skipped && (node.mtime >= from || node.ctime >= from) {
+                .filter(|t| t.kind == FileType::RegularFile && t.size == node.size && t.mtime == node.mtime);
+            // Of an unknown target every file is suspect; an empty one has none.
+            if alike.is_some_and(|held| !trust.source(node, pair.arrived[0]) || !trust.target(held)) {
                 self.suspects += 1;
                 if let Some(list) = &mut self.list {
                     // rsync takes a line that begins with # or ; for a comment.

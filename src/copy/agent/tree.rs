@@ -6,6 +6,7 @@
 //! `lost+found` of the root is invisible; memory grows with the largest directory, not with the tree; the order is
 //! the same for equal trees (a directory's entries by name, then its sub-directories in that order).
 
+use super::trust::{self, ALWAYS};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use std::fmt::Write as _;
@@ -74,6 +75,8 @@ pub struct Pair {
     pub path: Vec<u8>,
     pub source: Option<Node>,
     pub target: Option<Node>,
+    /// When the directory that it is in was put in its place at the latest, on each side: see `trust`.
+    pub arrived: [i128; 2],
 }
 
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
@@ -170,10 +173,11 @@ fn walk_inner(
     let read_root = |root: &Root| node(&root.fd, b".", detail);
     let sides = [(Side::Source, read_root(source)), (Side::Target, read_root(target))];
     let (s, t) = both(Vec::new(), sides, see)?;
-    see(Seen::Pair(Pair { path: Vec::new(), source: s, target: t }))?;
+    let ctimes = [&s, &t].map(ctime);
+    see(Seen::Pair(Pair { path: Vec::new(), source: s, target: t, arrived: [ALWAYS; 2] }))?;
 
-    let mut stack = vec![(Vec::new(), true, true)];
-    while let Some((path, in_source, in_target)) = stack.pop() {
+    let mut stack = vec![Step { path: Vec::new(), here: [true, true], ctimes, arrived: [ALWAYS; 2] }];
+    while let Some(Step { path, here: [in_source, in_target], ctimes, arrived }) = stack.pop() {
         let mut open = |root: &Root, side, wanted: bool| match wanted.then(|| list(root, &path)).transpose() {
             Ok(listed) => ControlFlow::Continue(Ok(listed)),
             Err(error) => {
@@ -205,15 +209,30 @@ fn walk_inner(
             };
             let (down_s, down_t) = (enter(&s, source, Side::Source)?, enter(&t, target, Side::Target)?);
             if down_s || down_t {
-                stack.push((child.clone(), down_s, down_t));
+                let own = [&s, &t].map(ctime);
+                let below = [0, 1].map(|side| trust::arrived(arrived[side], [own[side], ctimes[side]]));
+                stack.push(Step { path: child.clone(), here: [down_s, down_t], ctimes: own, arrived: below });
             }
             if s.is_some() || t.is_some() {
-                see(Seen::Pair(Pair { path: child, source: s, target: t }))?;
+                see(Seen::Pair(Pair { path: child, source: s, target: t, arrived }))?;
             }
         }
         stack[first_child..].reverse();
     }
     ControlFlow::Continue(())
+}
+
+/// A directory that is still to be looked into.
+struct Step {
+    path: Vec<u8>,
+    /// On which sides it is there.
+    here: [bool; 2],
+    ctimes: [i128; 2],
+    arrived: [i128; 2],
+}
+
+fn ctime(node: &Option<Node>) -> i128 {
+    node.as_ref().map_or(ALWAYS, |node| node.ctime)
 }
 
 type Read = (Side, io::Result<Option<Node>>);

@@ -8,7 +8,8 @@ use super::entry::{self, Content, Entry, Links};
 use super::hash::Work;
 use super::stop::Stop;
 use super::tree::{self, Detail, Node, Root, Seen, Side};
-use super::{Emit, Failure, open_both, stamp, suspect_from};
+use super::trust::Trust;
+use super::{Emit, Failure, file_system, open_both, stamp};
 use crate::copy::report::{
     DIFFERENCES_MAX, Difference, FailKind, Line, MESSAGES_MAX, Mode, Phase, Progress, VerifyReport,
 };
@@ -75,9 +76,12 @@ fn steps(job: &Job, stop: &Stop, emit: Emit<'_>, report: &mut VerifyReport) -> R
         return Err(Failure::new(FailKind::Usage, "mode changed needs --since, and no other mode takes it"));
     }
     let (source, target) = open_both(&job.source, &job.target)?;
+    // The pass rule: what is stored after this flush moves a time to `source_read_at` or later, which is what a later
+    // comparison is given as `since`.
+    rustix::fs::syncfs(source.fd()).map_err(|e| Failure::system("flushing the source", &e.into()))?;
     let mut comparison = Comparison {
         job,
-        read_at: Timestamp::now(),
+        trust: trust(job, &source),
         stop,
         roots: [&source, &target],
         report,
@@ -118,9 +122,16 @@ fn steps(job: &Job, stop: &Stop, emit: Emit<'_>, report: &mut VerifyReport) -> R
     stop.requested().map_or(Ok(()), |signal| Err(Failure::interrupted(signal)))
 }
 
+/// What need not be read again.
+fn trust(job: &Job, source: &Root) -> Trust {
+    // A time that has not come vouches for nothing: one of the clocks is wrong.
+    let since = job.since.filter(|since| *since <= Timestamp::now() && file_system::times_tell_of_stores(source));
+    Trust::after(since, since)
+}
+
 struct Comparison<'a> {
     job: &'a Job,
-    read_at: Timestamp,
+    trust: Trust,
     stop: &'a Stop,
     roots: [&'a Root; 2],
     report: &'a mut VerifyReport,
@@ -151,7 +162,9 @@ impl Comparison<'_> {
     }
 
     fn add(&mut self, pair: tree::Pair) {
-        let read = self.must_read(pair.source.as_ref()) || self.must_read(pair.target.as_ref());
+        let [in_source, in_target] = pair.arrived;
+        let read =
+            self.must_read(pair.source.as_ref(), in_source) || self.must_read(pair.target.as_ref(), in_target);
         let content = |node: &Option<Node>| match node {
             Some(node) if node.kind == FileType::RegularFile => match self.job.mode {
                 Mode::Metadata => Content::None,
@@ -176,12 +189,9 @@ impl Comparison<'_> {
         self.batch.push(Entry { path: pair.path, nodes: [pair.source, pair.target], firsts, contents });
     }
 
-    /// True if this side's file makes both be read.
-    fn must_read(&self, node: Option<&Node>) -> bool {
-        // A time that has not come vouches for nothing: one of the clocks is wrong.
-        let since = self.job.since.filter(|since| *since <= self.read_at);
-        let from = since.map_or(i128::MIN, suspect_from);
-        node.is_some_and(|n| n.kind == FileType::RegularFile && (n.mtime >= from || n.ctime >= from))
+    /// True if this side's file makes both be read. Both sides were the same then, so the same is asked of both.
+    fn must_read(&self, node: Option<&Node>, arrived: i128) -> bool {
+        node.is_some_and(|n| n.kind == FileType::RegularFile && !self.trust.source(n, arrived))
     }
 
     /// Reads the files of the batch, compares its entries and forgets them.

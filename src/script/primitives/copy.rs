@@ -33,6 +33,7 @@ pub const TABLE: &[Primitive] = &[
                 Type::Text,
                 "`started_at` of the last good pass: only what may have changed since is read again",
             ),
+            option("since_end", Type::Text, "`ended_at` of that pass; without it the target is trusted in nothing"),
             option("engine", Type::Text, "native (the default) or rsync, where the image has it"),
             option("node", Type::Text, "where to run; where the source is used if absent"),
             option("workload", Type::AnyObject, "whose pods say where they may run"),
@@ -43,7 +44,7 @@ pub const TABLE: &[Primitive] = &[
         ],
         returns: "map",
         doc: "Copies a claim to another with a pod that mounts both, the source read-only. Returns the report: `files_copied`, \
-              `bytes_copied`, `files_total`, `bytes_total`, `started_at`, `seconds`, `node`, and `summary` for people.\nA final pass begins only when no \
+              `bytes_copied`, `files_total`, `bytes_total`, `started_at`, `ended_at`, `seconds`, `node`, and `summary` for people.\nA final pass begins only when no \
               pod uses the source and every node that did has let it go; from then on it is watched.",
         example: r#"let image = "registry.example/pvmigrate/agent:0.1.0";
 let source = get_pvc("shop", "data");
@@ -244,9 +245,12 @@ async fn run_copy_pod(step: Step, args: Args) -> Result<Json, Problem> {
     let claim = Pvc(args.json(0));
     let (source, asked) = (claim.reference(), args.option_text("node"));
     let door = step.session.door.clone();
-    let since = args.option_text("since").map(str::to_owned);
+    let [since, since_end] = ["since", "since_end"].map(|name| args.option_text(name).map(str::to_owned));
+    if since.is_none() && since_end.is_some() {
+        return Err(Problem::usage("`since_end` is the end of the pass whose beginning is `since`"));
+    }
     // A pod that was planned before a crash keeps its node: the journal has it with the write.
-    let mut plan = pod_plan(&step, &args, Task::Copy { last, since, engine: engine(&args)? })?;
+    let mut plan = pod_plan(&step, &args, Task::Copy { last, since, since_end, engine: engine(&args)? })?;
     // A final pass that an earlier process began was not watched from its beginning: it is seen to its end, and made again.
     let unwatched = last && door.journal.recorded(&step.id.part("create-1")).is_some();
     if last {

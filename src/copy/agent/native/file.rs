@@ -5,6 +5,7 @@
 //! are those of before its content was read, so that what changed meanwhile is seen by the next pass.
 
 use super::super::tree::{self, Node};
+use super::super::trust::Trust;
 use super::content::{Buffers, Content, Fault, Way};
 use super::meta::Entry;
 use super::outcome::{Outcome, Trouble, add};
@@ -19,13 +20,16 @@ pub struct Dir {
     pub path: Vec<u8>,
     pub source: OwnedFd,
     pub target: OwnedFd,
+    /// When it was put in its place at the latest, in the source.
+    pub arrived: i128,
+    /// Of the source.
+    pub ctime: i128,
 }
 
 /// What a thread needs to know of the pass.
 pub struct Worker<'a> {
     pub outcome: &'a Outcome<'a>,
-    /// The mtime or ctime from which on nothing vouches for a file's content.
-    pub from: i128,
+    pub trust: Trust,
     pub as_root: bool,
     /// True if errors of writing are told when a file is closed, and only then.
     pub flush_each: bool,
@@ -46,10 +50,10 @@ impl Worker<'_> {
     ) -> Result<(), Trouble> {
         let path = tree::join(&dir.path, name);
         let entry = Entry { dir: &dir.target, name, path: &path, as_root: self.as_root };
-        let looks_equal = target.is_some_and(|t| t.size == source.size && t.mtime == source.mtime);
-        let is_old = source.mtime < self.from && source.ctime < self.from;
+        let looks_equal = |t: &Node| t.size == source.size && t.mtime == source.mtime && self.trust.target(t);
+        let is_equal = target.is_some_and(looks_equal) && self.trust.source(source, dir.arrived);
         let mut source = source.clone();
-        if looks_equal && is_old {
+        if is_equal {
             add(&self.outcome.bytes, source.size);
         } else {
             let file = open(&dir.source, name).map_err(|e| Trouble::source("opening", &path, &e))?;

@@ -18,6 +18,7 @@ mod remove;
 use super::rsync::Transfer;
 use super::stop::Stop;
 use super::tree::{self, Detail, Node, Root};
+use super::trust::{self, ALWAYS, Trust};
 use crate::copy::report::Pass;
 use file::{Dir, Worker};
 use meta::Entry;
@@ -41,15 +42,14 @@ pub struct Job<'a> {
     pub source: &'a Root,
     pub target: &'a Root,
     pub pass: Pass,
-    /// The mtime or ctime from which on nothing vouches for a file's content.
-    pub from: i128,
+    pub trust: Trust,
 }
 
 /// Makes the target equal. What came of it is in the outcome; `see` is told how far it is.
 pub fn run<'a>(job: &Job<'_>, stop: &'a Stop, see: &mut dyn FnMut(Transfer)) -> Outcome<'a> {
     let outcome = Outcome::new(job.pass, stop);
     let as_root = rustix::process::geteuid().is_root();
-    let worker = Worker { outcome: &outcome, from: job.from, as_root, flush_each: tells_when_closed(job.target) };
+    let worker = Worker { outcome: &outcome, trust: job.trust, as_root, flush_each: tells_when_closed(job.target) };
     std::thread::scope(|threads| {
         let pool = Pool::start(threads, THREADS, &worker);
         let mut walk = Walk {
@@ -58,7 +58,7 @@ pub fn run<'a>(job: &Job<'_>, stop: &'a Stop, see: &mut dyn FnMut(Transfer)) -> 
             as_root,
             pool,
             see,
-            stack: vec![Vec::new()],
+            stack: vec![Place { path: Vec::new(), above: ALWAYS, ctime: ALWAYS }],
             linked: HashMap::new(),
             owners: HashMap::new(),
             late: Vec::new(),
@@ -95,14 +95,21 @@ struct First {
     ctime: i128,
 }
 
+/// A directory that is there on both sides and not yet looked into.
+struct Place {
+    path: Vec<u8>,
+    /// When the directory that it is in was put in its place at the latest, and that one's ctime, in the source.
+    above: i128,
+    ctime: i128,
+}
+
 struct Walk<'a> {
     job: &'a Job<'a>,
     outcome: &'a Outcome<'a>,
     as_root: bool,
     pool: Pool,
     see: &'a mut dyn FnMut(Transfer),
-    /// Directories that are there on both sides and not yet looked into.
-    stack: Vec<Vec<u8>>,
+    stack: Vec<Place>,
     linked: HashMap<Id, First>,
     /// To which inode of the source an inode of the target that has several names belongs.
     owners: HashMap<Id, Id>,
@@ -112,11 +119,11 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn all(&mut self) {
-        while let Some(path) = self.stack.pop() {
+        while let Some(place) = self.stack.pop() {
             if self.outcome.is_over() {
                 return;
             }
-            if let Err(trouble) = self.directory(path) {
+            if let Err(trouble) = self.directory(place) {
                 self.outcome.tell(trouble);
             }
         }
@@ -132,7 +139,8 @@ impl Walk<'_> {
     }
 
     /// Makes everything in one directory but what is below its sub-directories.
-    fn directory(&mut self, path: Vec<u8>) -> Result<(), Trouble> {
+    fn directory(&mut self, place: Place) -> Result<(), Trouble> {
+        let Place { path, above, ctime } = place;
         let (from, to) = (self.job.source, self.job.target);
         let in_source = |e: &io::Error| Trouble::source("listing", &path, e);
         let (source, in_source_names) = tree::list(from, &path).map_err(|e| in_source(&e))?;
@@ -145,7 +153,8 @@ impl Walk<'_> {
             }
         }
         let names: Vec<tree::Name> = tree::merge(in_source_names, in_target_names).collect();
-        let dir = Arc::new(Dir { path, source, target });
+        let arrived = trust::arrived(above, [own.ctime, ctime]);
+        let dir = Arc::new(Dir { path, source, target, arrived, ctime: own.ctime });
         let first_child = self.stack.len();
         // What goes makes room for what comes.
         for name in names.iter().filter(|name| !name.in_source) {
@@ -206,7 +215,7 @@ impl Walk<'_> {
         let entry = Entry { dir: &dir.target, name, path: &path, as_root: self.as_root };
         let target = entry.look()?;
         if source.kind == FileType::Directory {
-            return self.make_directory(&entry, &source, target);
+            return self.make_directory(dir, &entry, &source, target);
         }
         add(&self.outcome.entries, 1);
         let first = self.linked.get(&id(&source)).filter(|first| source.nlink > 1 && first.ctime == source.ctime);
@@ -243,7 +252,13 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn make_directory(&mut self, entry: &Entry<'_>, source: &Node, target: Option<Node>) -> Result<(), Trouble> {
+    fn make_directory(
+        &mut self,
+        dir: &Dir,
+        entry: &Entry<'_>,
+        source: &Node,
+        target: Option<Node>,
+    ) -> Result<(), Trouble> {
         if !self.job.source.is_on_same(source) {
             return Err(Trouble::source("entering", entry.path, &io::Error::other(tree::OTHER_FILE_SYSTEM)));
         }
@@ -261,7 +276,7 @@ impl Walk<'_> {
                 rustix::fs::mkdirat(entry.dir, entry.name, Mode::RWXU).map_err(|e| failed(&e.into()))?;
             }
         }
-        self.stack.push(entry.path.to_vec());
+        self.stack.push(Place { path: entry.path.to_vec(), above: dir.arrived, ctime: dir.ctime });
         Ok(())
     }
 
