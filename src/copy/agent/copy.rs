@@ -18,7 +18,7 @@ use super::scan::{self, Free, Scan};
 use super::stop::Stop;
 use super::tree::Root;
 use super::trust::Trust;
-use super::{Emit, Failure, child, file_system, native, open_both, stamp};
+use super::{Emit, Failure, child, file_system, native, open_both, stamp, tree, twins};
 use crate::copy::report::{CopyReport, FailKind, Line, MESSAGES_MAX, Pass, Phase, Progress};
 use crate::words::clock::Clock;
 use jiff::Timestamp;
@@ -119,6 +119,14 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
         return Err(Failure::new(FailKind::Other, meaning));
     }
     scan::fits(scan.need, scan.held, free(&target)?)?;
+    twins::refuse(&source, &target)?;
+    if scan.whiteouts > 0 && !sees_trusted() {
+        report.messages.push(format!(
+            "{} character devices 0:0, as layers of overlay file systems have them: what their `trusted.` attributes \
+             say is seen and copied only with the capability SYS_ADMIN",
+            scan.whiteouts
+        ));
+    }
 
     report.reread = scan.suspects;
     match &job.engine {
@@ -129,12 +137,16 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
         }
         Engine::Rsync(program) => {
             // First, because only the run over the whole tree puts right what this one does to directories and links.
+            let is_data = |root: &Root| {
+                tree::lost_found_is_data(root).map_err(|e| Failure::system("looking into lost+found", &e))
+            };
+            let lost_found = is_data(&source)? || is_data(&target)?;
             if let Some(list) = scan.list.filter(|list| !list.is_empty()) {
                 ticker.phase(Phase::Reread);
-                run_rsync(job, program, Run::Listed, &list, stop, ticker, report)?;
+                run_rsync(job, program, Run::Listed, lost_found, &list, stop, ticker, report)?;
             }
             ticker.phase(Phase::Copy);
-            run_rsync(job, program, Run::Whole, &[], stop, ticker, report)?;
+            run_rsync(job, program, Run::Whole, lost_found, &[], stop, ticker, report)?;
         }
     }
 
@@ -197,11 +209,21 @@ fn note_vanished(report: &mut CopyReport) {
     report.meaning = "complete but for files that went away meanwhile, as in a live tree".into();
 }
 
+/// True if `trusted.` attributes are listed to us at all.
+fn sees_trusted() -> bool {
+    const SYS_ADMIN: u32 = 21;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    effective.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).is_some_and(|all| all >> SYS_ADMIN & 1 == 1)
+}
+
 /// Runs rsync once and adds what it did to the report.
+#[expect(clippy::too_many_arguments, reason = "one caller, and each of them is another thing")]
 fn run_rsync(
     job: &Job,
     program: &OsStr,
     run: Run,
+    lost_found: bool,
     feed: &[u8],
     stop: &Stop,
     ticker: &mut Ticker<'_>,
@@ -212,7 +234,7 @@ fn run_rsync(
     }
     let real = |path: &PathBuf| path.canonicalize().map_err(|e| Failure::system(path.display(), &e));
     let as_root = rustix::process::geteuid().is_root();
-    let argv = rsync::argv(run, job.pass, as_root, &real(&job.source)?, &real(&job.target)?);
+    let argv = rsync::argv(run, job.pass, as_root, lost_found, &real(&job.source)?, &real(&job.target)?);
     let ended = child::run(program, &argv, feed, stop, &mut |transfer| ticker.transferred(transfer))?;
     report.files_copied += ended.stats.files_copied;
     report.bytes_copied += ended.stats.bytes_copied;

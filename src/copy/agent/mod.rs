@@ -27,6 +27,7 @@ pub mod stop;
 mod torture;
 pub mod tree;
 mod trust;
+mod twins;
 pub mod verify;
 
 use crate::copy::report::{FailKind, Line};

@@ -378,6 +378,29 @@ fn a_file_that_is_gone_when_its_turn_comes_is_an_error_of_a_final_pass_only() {
     }
 }
 
+/// It would become a file of its own, and the copy would have a link less.
+#[test]
+fn a_file_that_changes_between_two_of_its_names_is_an_error_of_a_final_pass_only() {
+    for (pass, ok) in [(Pass::Hot, true), (Pass::Final, false)] {
+        let bench = Bench::in_memory(Engine::Native);
+        fs::write(bench.source("a"), "x").unwrap();
+        fs::hard_link(bench.source("a"), bench.source("z")).unwrap();
+        (0..1500).for_each(|n| fs::write(bench.source(format!("{n}")), "x").unwrap());
+        (0..1500).for_each(|n| fs::write(bench.source(format!("b{n}")), "x").unwrap());
+        let report = std::thread::scope(|threads| {
+            threads.spawn(|| {
+                while !bench.target("b0").exists() {}
+                mode(&bench.source("a"), 0o600);
+            });
+            bench.pass(pass, None)
+        });
+        assert_eq!(report.ok, ok, "{report:?}");
+        assert!(ok || report.kind == Some(FailKind::Vanished), "{report:?}");
+        bench.good(Pass::Final, None);
+        bench.equal();
+    }
+}
+
 #[test]
 fn a_target_that_may_not_be_written_to_is_told_by_its_reason() {
     let run = |word: &str, args: &[&str], path: &Path| {

@@ -23,9 +23,12 @@ pub enum Run {
     Listed,
 }
 
-/// The command line without the program.
-pub fn argv(run: Run, pass: Pass, as_root: bool, source: &Path, target: &Path) -> Vec<OsString> {
-    let mut words: Vec<&str> = vec!["-aHAXS", "--numeric-ids", "-x", "--exclude=/lost+found"];
+/// The command line without the program. `lost_found` says that the root's `lost+found` is data on one side.
+pub fn argv(run: Run, pass: Pass, as_root: bool, lost_found: bool, source: &Path, target: &Path) -> Vec<OsString> {
+    let mut words: Vec<&str> = vec!["-aHAXS", "--numeric-ids", "-x"];
+    if !lost_found {
+        words.push("--exclude=/lost+found");
+    }
     // With an xattr filter rsync drops its own: ACLs would be set twice (`system.*`, beside -A), and as a plain user
     // everything but `user.*` would be tried in vain. SELinux labels belong to the pod, not to the data.
     words.extend(if as_root {
@@ -269,7 +272,7 @@ mod tests {
     #[test]
     fn the_command_lines_are_these() {
         let line = |run, pass, root| {
-            let words = argv(run, pass, root, Path::new("/src"), Path::new("/-rf"));
+            let words = argv(run, pass, root, false, Path::new("/src"), Path::new("/-rf"));
             words.into_iter().map(|w| w.into_string().unwrap()).collect::<Vec<_>>().join(" | ")
         };
         let start = "-aHAXS | --numeric-ids | -x | --exclude=/lost+found";

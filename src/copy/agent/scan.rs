@@ -32,6 +32,8 @@ pub struct Scan {
     /// Their paths for rsync, which would skip them: with a NUL after each, as `--files-from --from0` reads them.
     /// Only if asked for: it grows with the tree.
     pub list: Option<Vec<u8>>,
+    /// Character devices 0:0 of the source, by which overlay file systems mark what is deleted.
+    pub whiteouts: u64,
     /// What vanished during the walk; only in hot passes.
     pub vanished: u64,
 }
@@ -63,8 +65,9 @@ pub fn scan(
         let outcome = match seen {
             _ if stop.requested().is_some() => Err(Failure::interrupted(stop.requested().unwrap_or_default())),
             Seen::Pair(pair) => scan.add(&pair, source, target, trust, &mut linked),
-            Seen::Trouble { side: Side::Source, error, .. }
-                if pass == Pass::Hot && error.kind() == std::io::ErrorKind::NotFound =>
+            // Not the root: everything would pass for gone with it.
+            Seen::Trouble { side: Side::Source, error, path, .. }
+                if pass == Pass::Hot && error.kind() == std::io::ErrorKind::NotFound && !path.is_empty() =>
             {
                 scan.vanished += 1;
                 Ok(())
@@ -105,6 +108,7 @@ impl Scan {
         let Some(node) = &pair.source else { return Ok(()) };
         let first = first_name(node, &mut seen.0);
         self.entries += 1;
+        self.whiteouts += u64::from(node.kind == FileType::CharacterDevice && node.rdev == 0);
         if first {
             self.need.bytes += least_room(node);
             self.need.inodes += 1;

@@ -2,8 +2,10 @@
 //! After every pass that must be good rsync is asked too whether anything differs.
 
 use super::copy::{Engine, Job, copy};
+use super::native;
 use super::stop::Stop;
-use super::{exercise, verify};
+use super::trust::Trust;
+use super::{exercise, tree, verify};
 use crate::copy::report::{CopyReport, FailKind, Line, Mode, Pass, VerifyReport};
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, FileType, Timespec, Timestamps};
@@ -93,7 +95,11 @@ impl Bench {
     /// What rsync would do to the target, were it allowed to: every line is a difference.
     fn asked_rsync(&self) -> String {
         let mut rsync = std::process::Command::new("rsync");
-        rsync.args(["-aHAXSnic", "--numeric-ids", "-x", "--exclude=/lost+found", "--delete", "--modify-window=-1"]);
+        rsync.args(["-aHAXSnic", "--numeric-ids", "-x", "--delete", "--modify-window=-1"]);
+        let is_data = |path: PathBuf| tree::lost_found_is_data(&tree::Root::open(&path).unwrap()).unwrap();
+        if !is_data(self.source("")) && !is_data(self.target("")) {
+            rsync.arg("--exclude=/lost+found");
+        }
         rsync.args(["--filter=-x security.selinux", "--filter=-x system.*"]);
         let output = rsync.arg("--").arg(self.source("")).arg(self.target("")).output().unwrap();
         [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat()
@@ -208,7 +214,7 @@ pub(super) fn torture(root: &Path) {
         set_mtime(&path(name), 1_700_000_000, nanoseconds);
     }
     fs::create_dir(path("lost+found")).unwrap();
-    fs::write(path("lost+found/#12"), "not data").unwrap();
+    fs::write(path("lost+found/#12"), "what fsck found").unwrap();
     set_mtime(root, 1_700_000_000, 4);
 }
 
@@ -225,7 +231,7 @@ fn a_tree_of_everything_arrives_whole() {
         bench.equal();
         let sparse = fs::metadata(bench.target("sparse")).unwrap();
         assert!(sparse.blocks() * 512 < 1 << 20, "holes stay holes");
-        assert!(!bench.target("lost+found").exists());
+        assert_eq!(fs::read_to_string(bench.target("lost+found/#12")).unwrap(), "what fsck found");
 
         // Again, with everything suspect: it was all written within the slack.
         let last = bench.good(Pass::Final, Some(&hot));
@@ -247,7 +253,7 @@ fn the_target_becomes_the_source_whatever_it_was() {
         fs::create_dir(bench.source("old")).unwrap();
         let report = bench.good(Pass::Hot, None);
         assert!(report.files_deleted > 20, "{report:?}");
-        assert!(bench.target("lost+found/#12").exists(), "the file system's own is left alone");
+        assert!(!bench.target("lost+found/#12").exists(), "it is data as soon as it holds any");
         bench.equal();
     }
 }
@@ -389,6 +395,103 @@ fn a_file_system_inside_the_source_is_not_left_out_in_silence() {
         assert!(!report.ok && report.meaning.contains("another file system begins here"), "{report:?}");
         assert!(!verified.ok && verified.messages[0].contains("another file system"), "{verified:?}");
     }
+}
+
+/// Two mounts of one file system: the numbers of the devices are the same.
+#[test]
+fn what_is_mounted_within_is_neither_passed_over_nor_touched() {
+    let run = |word: &str, args: &[&Path]| {
+        std::process::Command::new(word).args(args).status().is_ok_and(|status| status.success())
+    };
+    for bench in benches() {
+        let outside = bench.source("../outside");
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("file"), "theirs").unwrap();
+        for side in [bench.source(""), bench.target("")] {
+            fs::create_dir_all(side.join("dir/inner")).unwrap();
+            fs::write(side.join("dir/file"), "ours").unwrap();
+        }
+        fs::create_dir(bench.target("extra")).unwrap();
+        fs::write(bench.target("extra/file"), "ours").unwrap();
+        let places: [(PathBuf, &Path); 6] = [
+            (bench.source("dir/inner"), &outside),
+            (bench.source("dir/file"), &outside.join("file")),
+            (bench.target("dir/inner"), &outside),
+            (bench.target("dir/file"), &outside.join("file")),
+            (bench.target("extra"), &outside),
+            (bench.target("extra/file"), &outside.join("file")),
+        ];
+        for (place, what) in places {
+            if !run("mount", &[Path::new("--bind"), what, &place]) {
+                println!("skipped: nothing can be mounted here");
+                return;
+            }
+            let report = bench.pass(Pass::Hot, None);
+            let verified = bench.verify(Mode::Full, None);
+            // As if the scan had not seen it.
+            let job = bench.job(Pass::Final, None);
+            let [source, target] = [&job.source, &job.target].map(|path| tree::Root::open(path).unwrap());
+            let stop = Stop::new();
+            let job = native::Job { source: &source, target: &target, pass: job.pass, trust: Trust::NONE };
+            let outcome = native::run(&job, &stop, &mut |_| {});
+            let failure = bench.is_native().then(|| outcome.failure().unwrap());
+            assert!(run("umount", &[&place]));
+            let words = "another file system begins here";
+            assert!(!report.ok && report.meaning.contains(words), "{report:?}");
+            assert!(!verified.ok && verified.messages[0].contains(words), "{verified:?}");
+            assert!(failure.is_none_or(|failure| failure.meaning.contains(words)));
+            assert_eq!(fs::read_to_string(outside.join("file")).unwrap(), "theirs");
+            assert_eq!(fs::read_dir(&outside).unwrap().count(), 1);
+            fs::create_dir_all(bench.target("extra")).unwrap();
+            fs::write(bench.target("extra/file"), "ours").unwrap();
+        }
+    }
+}
+
+#[test]
+fn lost_and_found_is_data_as_soon_as_it_holds_any() {
+    let kinds: [(&str, &dyn Fn(&Path)); 5] = [
+        ("nothing", &|_| ()),
+        ("empty", &|path| fs::create_dir(path).unwrap()),
+        ("full", &|path| {
+            fs::create_dir_all(path.join("#12")).unwrap();
+            fs::write(path.join("#12/file"), "found").unwrap();
+        }),
+        ("a file", &|path| fs::write(path, "x").unwrap()),
+        ("a link", &|path| symlink("..", path).unwrap()),
+    ];
+    for engine in [Engine::Native, with_rsync()] {
+        for (source, make_source) in &kinds {
+            for (target, make_target) in &kinds {
+                let bench = Bench::in_memory(engine.clone());
+                fs::write(bench.source("file"), "x").unwrap();
+                make_source(&bench.source("lost+found"));
+                make_target(&bench.target("lost+found"));
+                bench.good(Pass::Final, None);
+                bench.equal();
+                let held = fs::symlink_metadata(bench.target("lost+found")).ok();
+                match (*source, *target) {
+                    ("nothing" | "empty", "empty") => assert!(held.unwrap().is_dir(), "mkfs made it"),
+                    ("full", _) => {
+                        assert_eq!(fs::read_to_string(bench.target("lost+found/#12/file")).unwrap(), "found");
+                    }
+                    ("a file" | "a link", _) => assert!(!held.unwrap().is_dir()),
+                    _ => assert!(held.is_none_or(|_| fs::read_dir(bench.target("lost+found")).unwrap().count() == 0)),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn whiteouts_are_spoken_of_where_their_attributes_are_not_seen() {
+    if !only_as_root() {
+        return;
+    }
+    let bench = Bench::new(Engine::Native);
+    node(&bench.source("gone"), FileType::CharacterDevice, 0);
+    let report = bench.good(Pass::Hot, None);
+    assert!(report.messages.is_empty(), "root sees them: {report:?}");
 }
 
 #[test]

@@ -2,12 +2,14 @@
 //!
 //! Not a comparison: it shows what is there on each side under one name. Called by `scan` and `verify`; `native`, which
 //! changes the target as it goes, walks by itself with the same parts.
-//! What must stay true: no symbolic link is followed, no FIFO or device is opened, no other file system is entered,
-//! `lost+found` of the root is invisible; memory grows with the largest directory, not with the tree; the order is
+//! What must stay true: no symbolic link is followed, no FIFO or device is opened, nothing that is mounted into a tree is
+//! entered or passes for a part of it, a list of names is whole, an empty `lost+found` of the root is invisible; memory grows with the largest directory, not with the tree; the order is
 //! the same for equal trees (a directory's entries by name, then its sub-directories in that order).
 
 use super::trust::{self, ALWAYS};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, Statx, StatxAttributes, StatxFlags, StatxTimestamp,
+};
 use rustix::io::Errno;
 use std::fmt::Write as _;
 use std::io;
@@ -16,12 +18,16 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Made by mkfs in the root of ext file systems; it belongs to the file system, not to the data.
+/// Made by mkfs, empty, in the root of ext file systems: so it belongs to the file system. With anything in it, it is
+/// data like any other.
 pub const LOST_FOUND: &[u8] = b"lost+found";
 
 /// What is seen where something is mounted into a tree: it would be neither copied nor compared, and must not pass for
 /// equal.
 pub(super) const OTHER_FILE_SYSTEM: &str = "another file system begins here: it would be left out";
+
+/// How much of a directory is read at once, in bytes: two names of any length fit.
+const LISTED_AT_ONCE: usize = 32 << 10;
 
 const LOOK: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK);
 
@@ -61,6 +67,8 @@ pub struct Node {
     pub dev: u64,
     pub ino: u64,
     pub nlink: u64,
+    /// True if something is mounted here; false where the system does not tell.
+    pub is_mount: bool,
     /// The target of a symbolic link; filled with [`Detail::All`].
     pub link: Vec<u8>,
     /// Name and value, sorted, without those of [`compared`]; filled with [`Detail::All`].
@@ -95,7 +103,9 @@ pub enum Seen {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
     Stat,
-    /// Link targets and extended attributes too.
+    /// The same, and a network file system asks its server instead of remembering.
+    Now,
+    /// The same, and link targets and extended attributes too.
     All,
 }
 
@@ -104,8 +114,8 @@ impl Root {
     /// If `path` is no directory that can be opened.
     pub fn open(path: &Path) -> io::Result<Root> {
         let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let stat = rustix::fs::fstat(&fd)?;
-        Ok(Root { fd, dev: stat.st_dev, ino: stat.st_ino, no_openat2: AtomicBool::new(false) })
+        let own = of_open(&fd, Detail::Now)?;
+        Ok(Root { fd, dev: own.dev, ino: own.ino, no_openat2: AtomicBool::new(false) })
     }
 
     pub fn fd(&self) -> &OwnedFd {
@@ -121,33 +131,57 @@ impl Root {
         (self.dev, self.ino) == (node.dev, node.ino)
     }
 
-    /// True if the node is on the root's file system.
+    /// True if the node is part of the root's file system, and of what is mounted as the root. On an overlay only
+    /// directories are sure to have its device.
     pub(super) fn is_on_same(&self, node: &Node) -> bool {
-        self.dev == node.dev
+        !node.is_mount && (node.kind != FileType::Directory || self.dev == node.dev)
     }
 
     /// Opens what stands under a relative path for reading, without following any link on the way. Never blocks.
     ///
     /// # Errors
-    /// ELOOP or ENOTDIR if a part of the path is a symbolic link; else what the system says.
+    /// ELOOP or ENOTDIR if a part of the path is a symbolic link, [`OTHER_FILE_SYSTEM`] if something is mounted there;
+    /// else what the system says.
     pub fn open_in(&self, path: &[u8], more: OFlags) -> io::Result<OwnedFd> {
         if path.is_empty() {
             return Ok(rustix::fs::openat(&self.fd, ".", LOOK | more, Mode::empty())?);
         }
         if path.len() < PATH_IN_ONE && !self.no_openat2.load(Ordering::Relaxed) {
-            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            let resolve = ResolveFlags::BENEATH
+                | ResolveFlags::NO_SYMLINKS
+                | ResolveFlags::NO_MAGICLINKS
+                | ResolveFlags::NO_XDEV;
             match rustix::fs::openat2(&self.fd, path, LOOK | more, Mode::empty(), resolve) {
-                // Old kernels and some sandboxes do not have it.
-                Err(Errno::NOSYS) => self.no_openat2.store(true, Ordering::Relaxed),
+                // Old kernels do not have it, and the sandboxes of old container runtimes refuse what they do not
+                // know. EPERM is an answer about the file too, which the other way then gives as well.
+                Err(Errno::NOSYS | Errno::PERM) => {
+                    let opened = self.open_stepwise(path, more);
+                    if opened.is_ok() {
+                        self.no_openat2.store(true, Ordering::Relaxed);
+                    }
+                    return opened;
+                }
+                Err(Errno::XDEV) => return Err(io::Error::other(OTHER_FILE_SYSTEM)),
                 other => return Ok(other?),
             }
         }
+        self.open_stepwise(path, more)
+    }
+
+    fn open_stepwise(&self, path: &[u8], more: OFlags) -> io::Result<OwnedFd> {
+        let step = |here: &OwnedFd, name: &[u8], flags: OFlags| {
+            let there = rustix::fs::openat(here, name, LOOK | flags, Mode::empty())?;
+            match of_open(&there, Detail::Stat)? {
+                node if self.is_on_same(&node) => Ok(there),
+                _ => Err(io::Error::other(OTHER_FILE_SYSTEM)),
+            }
+        };
         let (parents, name) = split(path);
         let mut here = rustix::fs::openat(&self.fd, ".", LOOK | OFlags::DIRECTORY, Mode::empty())?;
         for part in parents.split(|b| *b == b'/').filter(|part| !part.is_empty()) {
-            here = rustix::fs::openat(&here, part, LOOK | OFlags::DIRECTORY, Mode::empty())?;
+            here = step(&here, part, OFlags::DIRECTORY)?;
         }
-        Ok(rustix::fs::openat(&here, name, LOOK | more, Mode::empty())?)
+        step(&here, name, more)
     }
 }
 
@@ -200,8 +234,8 @@ fn walk_inner(
             let (s, t) = both(child.clone(), sides, see)?;
             let mut enter = |node: &Option<Node>, root: &Root, side| {
                 let is_dir = node.as_ref().is_some_and(|n| n.kind == FileType::Directory);
-                let is_here = node.as_ref().is_some_and(|n| n.dev == root.dev);
-                if is_dir && !is_here {
+                let is_here = node.as_ref().is_none_or(|n| root.is_on_same(n));
+                if !is_here {
                     let error = io::Error::other(OTHER_FILE_SYSTEM);
                     see(Seen::Trouble { side, path: child.clone(), doing: "entering", error })?;
                 }
@@ -257,17 +291,65 @@ fn both(
 /// Opens a directory and reads its names, sorted.
 pub(super) fn list(root: &Root, path: &[u8]) -> io::Result<(OwnedFd, Vec<Vec<u8>>)> {
     let fd = open_unseen(root, path, OFlags::DIRECTORY)?;
-    let mut names = Vec::new();
-    // Not `read_from`, which opens it again and would move its time of last access.
-    for entry in Dir::new(fd.try_clone()?)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." && !(path.is_empty() && name == LOST_FOUND) {
-            names.push(name.to_vec());
+    let names = names(root, path, &fd)?;
+    Ok((fd, names))
+}
+
+/// The names in the directory at `path` that was opened just now, sorted.
+pub(super) fn names(root: &Root, path: &[u8], fd: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
+    let mut names = all_names(fd)?;
+    if path.is_empty()
+        && let Some(at) = names.iter().position(|name| name == LOST_FOUND)
+        && is_of_the_file_system(root)?
+    {
+        names.remove(at);
+    }
+    Ok(names)
+}
+
+/// True if there is something named `lost+found` in the root that is shown like all else.
+pub(super) fn lost_found_is_data(root: &Root) -> io::Result<bool> {
+    match node(&root.fd, LOST_FOUND, Detail::Stat) {
+        Ok(_) => Ok(!is_of_the_file_system(root)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// True if the root's `lost+found` holds nothing.
+fn is_of_the_file_system(root: &Root) -> io::Result<bool> {
+    match open_unseen(root, LOST_FOUND, OFlags::DIRECTORY) {
+        Ok(fd) => Ok(all_names(&fd)?.is_empty()),
+        Err(error) => match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(false),
+            // As mkfs makes it, nobody but root can look into it.
+            Some(Errno::ACCESS) => {
+                Ok(node(&root.fd, LOST_FOUND, Detail::Stat)?.is_some_and(|n| (n.uid, n.mode) == (0, 0o700)))
+            }
+            // Something mounted: that is said where it is met.
+            None => Ok(false),
+            _ => Err(error),
+        },
+    }
+}
+
+/// All names, sorted. What the source does not have is deleted, so a list that broke off must not pass for a whole one:
+/// most libraries take ENOENT for the end of a directory.
+fn all_names(fd: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
+    let (mut names, mut buffer) = (Vec::new(), Vec::with_capacity(LISTED_AT_ONCE));
+    let mut listing = RawDir::new(fd, buffer.spare_capacity_mut());
+    while let Some(entry) = listing.next() {
+        match entry {
+            Ok(entry) if matches!(entry.file_name().to_bytes(), b"." | b"..") => {}
+            Ok(entry) => names.push(entry.file_name().to_bytes().to_vec()),
+            Err(Errno::INTR) => {}
+            // Only of a directory that was removed it is the truth.
+            Err(Errno::NOENT) if rustix::fs::fstat(fd)?.st_nlink > 0 => return Err(Errno::IO.into()),
+            Err(error) => return Err(error.into()),
         }
     }
     names.sort_unstable();
-    Ok((fd, names))
+    Ok(names)
 }
 
 pub(super) struct Name {
@@ -290,8 +372,9 @@ pub(super) fn merge(source: Vec<Vec<u8>>, target: Vec<Vec<u8>>) -> impl Iterator
 }
 
 pub(super) fn node(dir: &OwnedFd, name: &[u8], detail: Detail) -> io::Result<Option<Node>> {
-    let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
-    let mut node = from_stat(&stat);
+    let mut node = stat(dir, name, AtFlags::SYMLINK_NOFOLLOW, detail)?;
+    // A directory under its own name says what it is, not where it is.
+    node.is_mount &= name != b".";
     if detail == Detail::All {
         if node.kind == FileType::Symlink {
             node.link = rustix::fs::readlinkat(dir, name, Vec::new())?.into_bytes();
@@ -301,8 +384,45 @@ pub(super) fn node(dir: &OwnedFd, name: &[u8], detail: Detail) -> io::Result<Opt
     Ok(Some(node))
 }
 
+/// What an open descriptor belongs to.
+pub(super) fn of_open(fd: &OwnedFd, detail: Detail) -> io::Result<Node> {
+    stat(fd, b"", AtFlags::EMPTY_PATH, detail)
+}
+
+fn stat(dir: &OwnedFd, name: &[u8], flags: AtFlags, detail: Detail) -> io::Result<Node> {
+    let asked = if detail == Detail::Stat { AtFlags::empty() } else { AtFlags::STATX_FORCE_SYNC };
+    match rustix::fs::statx(dir, name, flags | asked | AtFlags::NO_AUTOMOUNT, StatxFlags::BASIC_STATS) {
+        Ok(stat) => Ok(from_statx(&stat)),
+        // Old kernels and some sandboxes do not have it.
+        Err(Errno::NOSYS) => Ok(from_stat(&rustix::fs::statat(dir, name, flags)?)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn from_statx(stat: &Statx) -> Node {
+    let time = |time: StatxTimestamp| i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
+    Node {
+        kind: FileType::from_raw_mode(stat.stx_mode.into()),
+        mode: u32::from(stat.stx_mode) & 0o7777,
+        uid: stat.stx_uid,
+        gid: stat.stx_gid,
+        size: stat.stx_size,
+        allocated: stat.stx_blocks * 512,
+        mtime: time(stat.stx_mtime),
+        ctime: time(stat.stx_ctime),
+        rdev: rustix::fs::makedev(stat.stx_rdev_major, stat.stx_rdev_minor),
+        dev: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor),
+        ino: stat.stx_ino,
+        nlink: stat.stx_nlink.into(),
+        is_mount: stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        link: Vec::new(),
+        xattrs: Vec::new(),
+        has_foreign_xattrs: false,
+    }
+}
+
 #[allow(clippy::useless_conversion, reason = "the kernel's types differ by architecture")]
-pub(super) fn from_stat(stat: &Stat) -> Node {
+fn from_stat(stat: &Stat) -> Node {
     let nanoseconds = |s: i64, ns: i128| i128::from(s) * 1_000_000_000 + ns;
     Node {
         kind: FileType::from_raw_mode(stat.st_mode),
@@ -317,6 +437,7 @@ pub(super) fn from_stat(stat: &Stat) -> Node {
         dev: stat.st_dev,
         ino: stat.st_ino,
         nlink: stat.st_nlink.into(),
+        is_mount: false,
         link: Vec::new(),
         xattrs: Vec::new(),
         has_foreign_xattrs: false,
@@ -341,7 +462,9 @@ pub(super) fn xattrs(dir: &OwnedFd, name: &[u8]) -> io::Result<(Xattrs, bool)> {
     for name in names {
         if !compared(name.as_bytes()) {
             foreign |= name.as_bytes() != b"security.selinux";
-        } else if let Some(value) = xattr::get(path, &name)? {
+        } else {
+            // It was there a moment ago.
+            let value = xattr::get(path, &name)?.ok_or(Errno::NODATA)?;
             found.push((name.into_vec(), value));
         }
     }
@@ -416,6 +539,33 @@ mod tests {
             ("system.nfs4_acl", false),
         ] {
             assert_eq!(compared(name.as_bytes()), counts, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_broke_off_is_no_list() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("root/d")).unwrap();
+        let root = Root::open(&dir.path().join("root")).unwrap();
+        let fd = open_unseen(&root, b"d", OFlags::DIRECTORY).unwrap();
+        fs::remove_dir(dir.path().join("root/d")).unwrap();
+        // The system says ENOENT, which is the end of a directory to most libraries.
+        assert_eq!(names(&root, b"d", &fd).unwrap_err().kind(), io::ErrorKind::NotFound);
+        for n in 0..3000 {
+            fs::write(dir.path().join(format!("root/{n:0200}")), "").unwrap();
+        }
+        assert_eq!(list(&root, b"").unwrap().1.len(), 3000);
+    }
+
+    #[test]
+    fn both_ways_of_asking_say_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "x").unwrap();
+        for path in [dir.path(), &dir.path().join("file"), Path::new("/dev/null"), Path::new("/dev/full")] {
+            let fd = rustix::fs::open(path, OFlags::PATH, Mode::empty()).unwrap();
+            let old = from_stat(&rustix::fs::fstat(&fd).unwrap());
+            let new = Node { is_mount: false, ..of_open(&fd, Detail::Now).unwrap() };
+            assert_eq!(format!("{old:?}"), format!("{new:?}"));
         }
     }
 

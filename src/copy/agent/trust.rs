@@ -68,6 +68,7 @@ pub fn arrived(above: i128, ctimes: [i128; 2]) -> i128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use super::super::tree::Detail;
     use rustix::fs::FileType;
 
     #[test]
@@ -76,8 +77,8 @@ mod tests {
         let ns = |second: i64| i128::from(second) * 1_000_000_000;
         let trust = Trust::after(Some(at(1000)), Some(at(2000)));
         let node = |mtime, ctime| {
-            let stat = rustix::fs::fstat(std::fs::File::open("/dev/null").unwrap()).unwrap();
-            let node = super::super::tree::from_stat(&stat);
+            let node = super::super::tree::of_open(&std::fs::File::open("/dev/null").unwrap().into(), Detail::Stat);
+            let node = node.unwrap();
             Node { kind: FileType::RegularFile, mtime: ns(mtime), ctime: ns(ctime), ..node }
         };
         for (mtime, ctime, arrived, source, target) in [

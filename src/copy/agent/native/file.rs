@@ -4,13 +4,13 @@
 //! decides what is read; whatever was written is vouched for only by the time that is set last; the source's metadata
 //! are those of before its content was read, so that what changed meanwhile is seen by the next pass.
 
-use super::super::tree::{self, Node};
+use super::super::tree::{self, Detail, Node};
 use super::super::trust::Trust;
 use super::content::{Buffers, Content, Fault, Way};
 use super::meta::Entry;
 use super::outcome::{Outcome, Trouble, add};
 use crate::copy::report::Pass;
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -31,7 +31,7 @@ pub struct Worker<'a> {
     pub outcome: &'a Outcome<'a>,
     pub trust: Trust,
     pub as_root: bool,
-    /// True if errors of writing are told when a file is closed, and only then.
+    /// True if a flush of the whole file system does not tell of errors of writing.
     pub flush_each: bool,
 }
 
@@ -57,10 +57,8 @@ impl Worker<'_> {
             add(&self.outcome.bytes, source.size);
         } else {
             let file = open(&dir.source, name).map_err(|e| Trouble::source("opening", &path, &e))?;
-            let look = || match rustix::fs::fstat(&file) {
-                Ok(stat) => Ok(tree::from_stat(&stat)),
-                Err(error) => Err(Trouble::source("reading", &path, &error.into())),
-            };
+            let detail = if self.outcome.pass == Pass::Final { Detail::Now } else { Detail::Stat };
+            let look = || tree::of_open(&file, detail).map_err(|e| Trouble::source("reading", &path, &e));
             let before = look()?;
             if (before.dev, before.ino, before.kind) != (source.dev, source.ino, FileType::RegularFile) {
                 return Err(Trouble::changed(&path));
@@ -116,15 +114,17 @@ impl Worker<'_> {
         let failed = |doing: &str, e: &io::Error| Trouble::target(doing, entry.path, e);
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         if let Some(target) = target {
-            let is_alone = target.nlink < 2;
-            let access = if is_alone { OFlags::RDWR } else { OFlags::RDONLY };
+            let access = if target.nlink < 2 { OFlags::RDWR } else { OFlags::RDONLY };
             match rustix::fs::openat(entry.dir, entry.name, flags | access, Mode::empty()) {
                 Ok(held) => {
-                    let now = rustix::fs::fstat(&held).map_err(|e| failed("reading", &e.into()))?;
-                    if (now.st_dev, now.st_ino) != (target.dev, target.ino) {
+                    let now = tree::of_open(&held, Detail::Stat).map_err(|e| failed("reading", &e))?;
+                    if (now.dev, now.ino) != (target.dev, target.ino) {
                         return Err(Trouble::meddled(entry.path));
                     }
-                    if is_alone {
+                    // What an earlier pass wrote may have failed on its way to the disk, and still be in memory as if
+                    // it had not. What is compared is what the disk has. Only advice, so no error.
+                    let _advice = rustix::fs::fadvise(&held, 0, None, Advice::DontNeed);
+                    if target.nlink < 2 && now.nlink < 2 {
                         return Ok((Some(held), Way::Update));
                     }
                     if target.size == source.size

@@ -71,8 +71,10 @@ impl Entry<'_> {
         if held.kind != FileType::Symlink && held.mode != source.mode {
             let doing = format!("setting mode {:04o} of", source.mode);
             self.chmod(source.mode).map_err(|e| failed(&doing, &e))?;
+            touched = true;
         }
-        if held.mtime != source.mtime {
+        // Some file systems take any of this for a change of content.
+        if touched || held.mtime != source.mtime {
             self.set_mtime(source.mtime).map_err(|e| failed("setting the time of", &e))?;
         }
         Ok(())

@@ -16,10 +16,11 @@ mod pool;
 mod remove;
 
 use super::rsync::Transfer;
+use super::file_system;
 use super::stop::Stop;
 use super::tree::{self, Detail, Node, Root};
 use super::trust::{self, ALWAYS, Trust};
-use crate::copy::report::Pass;
+use crate::copy::report::{FailKind, Pass};
 use file::{Dir, Worker};
 use meta::Entry;
 pub use outcome::{Outcome, get};
@@ -49,7 +50,7 @@ pub struct Job<'a> {
 pub fn run<'a>(job: &Job<'_>, stop: &'a Stop, see: &mut dyn FnMut(Transfer)) -> Outcome<'a> {
     let outcome = Outcome::new(job.pass, stop);
     let as_root = rustix::process::geteuid().is_root();
-    let worker = Worker { outcome: &outcome, trust: job.trust, as_root, flush_each: tells_when_closed(job.target) };
+    let worker = Worker { outcome: &outcome, trust: job.trust, as_root, flush_each: !file_system::flush_tells(job.target) };
     std::thread::scope(|threads| {
         let pool = Pool::start(threads, THREADS, &worker);
         let mut walk = Walk {
@@ -66,18 +67,6 @@ pub fn run<'a>(job: &Job<'_>, stop: &'a Stop, see: &mut dyn FnMut(Transfer)) -> 
         walk.all();
     });
     outcome
-}
-
-/// NFS and SMB write a file back when it is closed, and tell of errors then.
-fn tells_when_closed(target: &Root) -> bool {
-    const NFS: u64 = 0x6969;
-    const CIFS: u64 = 0xff53_4d42;
-    const SMB2: u64 = 0xfe53_4d42;
-    rustix::fs::fstatfs(target.fd()).is_ok_and(|stat| {
-        #[allow(clippy::unnecessary_cast, reason = "the kernel's types differ by architecture")]
-        let kind = stat.f_type as u64 & 0xffff_ffff;
-        [NFS, CIFS, SMB2].contains(&kind)
-    })
 }
 
 /// Device and inode.
@@ -123,7 +112,12 @@ impl Walk<'_> {
             if self.outcome.is_over() {
                 return;
             }
-            if let Err(trouble) = self.directory(place) {
+            let is_root = place.path.is_empty();
+            if let Err(mut trouble) = self.directory(place) {
+                if is_root && trouble.kind == FailKind::Vanished && self.job.pass == Pass::Hot {
+                    // In a hot pass what is gone is passed over, but this is everything.
+                    trouble.kind = FailKind::Io;
+                }
                 self.outcome.tell(trouble);
             }
         }
@@ -143,8 +137,10 @@ impl Walk<'_> {
         let Place { path, above, ctime } = place;
         let (from, to) = (self.job.source, self.job.target);
         let in_source = |e: &io::Error| Trouble::source("listing", &path, e);
-        let (source, in_source_names) = tree::list(from, &path).map_err(|e| in_source(&e))?;
+        let source = tree::open_unseen(from, &path, OFlags::DIRECTORY).map_err(|e| in_source(&e))?;
+        // Before its names: what is changed in it from here on moves its time to after this one.
         let own = read(&source, b".", Detail::All).map_err(|e| in_source(&e))?;
+        let in_source_names = tree::names(from, &path, &source).map_err(|e| in_source(&e))?;
         let (target, in_target_names) = tree::list(to, &path).map_err(|e| Trouble::target("listing", &path, &e))?;
         let held = read(&target, b".", Detail::Stat).map_err(|e| Trouble::target("reading", &path, &e))?;
         for (root, node) in [(from, &own), (to, &held)] {
@@ -185,7 +181,7 @@ impl Walk<'_> {
     fn finish(&mut self, dir: &Dir, own: Node) -> Result<(), Trouble> {
         add(&self.outcome.entries, 1);
         if self.job.pass == Pass::Final {
-            let now = read(&dir.source, b".", Detail::Stat).map_err(|e| Trouble::source("reading", &dir.path, &e))?;
+            let now = read(&dir.source, b".", Detail::Now).map_err(|e| Trouble::source("reading", &dir.path, &e))?;
             if (now.mtime, now.ctime) != (own.mtime, own.ctime) {
                 return Err(Trouble::changed(&dir.path));
             }
@@ -211,16 +207,26 @@ impl Walk<'_> {
     /// What the source has under a name.
     fn entry(&mut self, dir: &Arc<Dir>, name: &[u8]) -> Result<(), Trouble> {
         let path = tree::join(&dir.path, name);
-        let source = read(&dir.source, name, Detail::Stat).map_err(|e| Trouble::source("reading", &path, &e))?;
+        let source = read(&dir.source, name, self.detail()).map_err(|e| Trouble::source("reading", &path, &e))?;
+        if !self.job.source.is_on_same(&source) {
+            return Err(Trouble::source("entering", &path, &io::Error::other(tree::OTHER_FILE_SYSTEM)));
+        }
         let entry = Entry { dir: &dir.target, name, path: &path, as_root: self.as_root };
         let target = entry.look()?;
+        if target.as_ref().is_some_and(|held| !self.job.target.is_on_same(held)) {
+            return Err(Trouble::target("entering", &path, &io::Error::other(tree::OTHER_FILE_SYSTEM)));
+        }
         if source.kind == FileType::Directory {
-            return self.make_directory(dir, &entry, &source, target);
+            return self.make_directory(dir, &entry, target);
         }
         add(&self.outcome.entries, 1);
-        let first = self.linked.get(&id(&source)).filter(|first| source.nlink > 1 && first.ctime == source.ctime);
-        if let Some(First { path: first, target: wanted, .. }) = first {
-            return self.link(&entry, target, first, *wanted);
+        match self.linked.get(&id(&source)).filter(|_| source.nlink > 1) {
+            Some(First { path: first, target: wanted, ctime }) if *ctime == source.ctime => {
+                return self.link(&entry, target, first, *wanted);
+            }
+            // Two files instead of one would be no copy of anything that ever was.
+            Some(_) if self.job.pass == Pass::Final => return Err(Trouble::changed(&path)),
+            _ => {}
         }
         let target = self.usable(&entry, &source, target)?;
         if self.outcome.is_over() {
@@ -256,12 +262,8 @@ impl Walk<'_> {
         &mut self,
         dir: &Dir,
         entry: &Entry<'_>,
-        source: &Node,
         target: Option<Node>,
     ) -> Result<(), Trouble> {
-        if !self.job.source.is_on_same(source) {
-            return Err(Trouble::source("entering", entry.path, &io::Error::other(tree::OTHER_FILE_SYSTEM)));
-        }
         let failed = |e: &io::Error| Trouble::target("making directory", entry.path, e);
         match target {
             Some(held) if held.kind == FileType::Directory => {
@@ -349,6 +351,11 @@ impl Walk<'_> {
             made.map_err(|e| failed(&e.into()))?;
         }
         entry.settle(&now)
+    }
+
+    /// When nobody writes any more, what a network file system remembers is not good enough.
+    fn detail(&self) -> Detail {
+        if self.job.pass == Pass::Final { Detail::Now } else { Detail::Stat }
     }
 
     fn wait(&mut self) -> bool {

@@ -17,6 +17,10 @@ use std::os::fd::OwnedFd;
 /// # Errors
 /// With the first entry that cannot be removed.
 pub fn remove(root: &Root, entry: &Entry<'_>, node: &Node, outcome: &Outcome<'_>) -> Result<(), Trouble> {
+    // Mounted here by somebody: it is not ours to remove.
+    if !root.is_on_same(node) {
+        return Err(Trouble::target("removing", entry.path, &io::Error::other(tree::OTHER_FILE_SYSTEM)));
+    }
     if node.kind != FileType::Directory {
         return unlink(entry.dir, entry.name, entry.path, AtFlags::empty(), outcome);
     }
@@ -49,6 +53,9 @@ pub fn remove(root: &Root, entry: &Entry<'_>, node: &Node, outcome: &Outcome<'_>
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other.map_err(|e| failed(&child, &e))?,
             };
+            if node.as_ref().is_some_and(|node| !root.is_on_same(node)) {
+                return Err(failed(&child, &io::Error::other(tree::OTHER_FILE_SYSTEM)));
+            }
             if node.is_some_and(|node| node.kind == FileType::Directory) {
                 stack.push((child, false));
             } else {
