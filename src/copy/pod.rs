@@ -20,6 +20,8 @@ pub enum Task {
         last: bool,
         since: Option<String>,
         since_end: Option<String>,
+        /// An empty source is meant.
+        allow_empty: bool,
         /// Instead of the agent's own.
         engine: Option<String>,
     },
@@ -51,10 +53,13 @@ impl Task {
         let mut args = vec!["agent".to_owned()];
         let (since, since_end) = match self {
             Task::Reserve => return vec!["--version".to_owned()],
-            Task::Copy { last, since, since_end, engine } => {
+            Task::Copy { last, since, since_end, allow_empty, engine } => {
                 args.extend(["copy", SOURCE, TARGET, "--pass", if *last { "final" } else { "hot" }].map(str::to_owned));
                 if let Some(engine) = engine {
                     args.extend(["--engine".to_owned(), engine.clone()]);
+                }
+                if *allow_empty {
+                    args.push("--allow-empty".to_owned());
                 }
                 (since, since_end)
             }
@@ -279,6 +284,7 @@ mod tests {
                 last: true,
                 since: Some("2026-11-21T04:00:00Z".into()),
                 since_end: Some("2026-11-21T04:05:00Z".into()),
+                allow_empty: false,
                 engine: None,
             },
             image: "docker.io/pvmigrate/agent:0.1.0".into(),
@@ -304,13 +310,15 @@ mod tests {
     }
 
     #[test]
-    fn another_engine_is_asked_for_by_name() {
-        let args = |engine: Option<&str>| {
-            let (since, since_end) = (Some("T".into()), None);
-            Task::Copy { last: false, since, since_end, engine: engine.map(str::to_owned) }.args().join(" ")
+    fn what_is_asked_for_is_said_by_name() {
+        let args = |engine: Option<&str>, allow_empty| {
+            let (since, since_end, engine) = (Some("T".into()), Some("E".into()), engine.map(str::to_owned));
+            Task::Copy { last: false, since, since_end, allow_empty, engine }.args().join(" ")
         };
-        assert_eq!(args(None), "agent copy /source /target --pass hot --since T");
-        assert_eq!(args(Some("rsync")), "agent copy /source /target --pass hot --engine rsync --since T");
+        let rest = "--since T --since-end E";
+        assert_eq!(args(None, false), format!("agent copy /source /target --pass hot {rest}"));
+        assert_eq!(args(Some("rsync"), false), format!("agent copy /source /target --pass hot --engine rsync {rest}"));
+        assert_eq!(args(None, true), format!("agent copy /source /target --pass hot --allow-empty {rest}"));
     }
 
     #[test]

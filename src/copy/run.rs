@@ -449,7 +449,7 @@ mod tests {
             name: "p".into(),
             namespace: "shop".into(),
             run: "0123abcd".into(),
-            task: Task::Copy { last: false, since: None, since_end: None, engine: None },
+            task: Task::Copy { last: false, since: None, since_end: None, allow_empty: false, engine: None },
             image: "i".into(),
             source: Some("data".into()),
             target: "t".into(),

@@ -115,7 +115,7 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
     // empty the copy.
     if scan.entries <= 1 && scan.held.inodes > 1 && !job.allow_empty {
         let meaning = "the source is empty and the target is not: nothing is deleted from the target; if the source \
-                       is meant to be empty, begin anew with an empty target, or say --allow-empty";
+                       is meant to be empty, begin anew with an empty target, or allow it (--allow-empty)";
         return Err(Failure::new(FailKind::Other, meaning));
     }
     scan::fits(scan.need, scan.held, free(&target)?)?;

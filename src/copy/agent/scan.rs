@@ -61,7 +61,9 @@ pub fn scan(
     let mut scan = Scan { list: with_list.then(Vec::new), ..Scan::default() };
     let mut linked = (HashSet::new(), HashSet::new());
     let mut failure = None;
-    tree::walk(source, target, Detail::Stat, &mut |seen| {
+    // When nobody writes any more, what a network file system remembers is not good enough.
+    let detail = if pass == Pass::Final { Detail::Now } else { Detail::Stat };
+    tree::walk(source, target, detail, &mut |seen| {
         let outcome = match seen {
             _ if stop.requested().is_some() => Err(Failure::interrupted(stop.requested().unwrap_or_default())),
             Seen::Pair(pair) => scan.add(&pair, source, target, trust, &mut linked),

@@ -34,6 +34,7 @@ pub const TABLE: &[Primitive] = &[
                 "`started_at` of the last good pass: only what may have changed since is read again",
             ),
             option("since_end", Type::Text, "`ended_at` of that pass; without it the target is trusted in nothing"),
+            option("allow_empty", Type::Bool, "an empty source empties the target, which is refused otherwise"),
             option("engine", Type::Text, "native (the default) or rsync, where the image has it"),
             option("node", Type::Text, "where to run; where the source is used if absent"),
             option("workload", Type::AnyObject, "whose pods say where they may run"),
@@ -249,8 +250,9 @@ async fn run_copy_pod(step: Step, args: Args) -> Result<Json, Problem> {
     if since.is_none() && since_end.is_some() {
         return Err(Problem::usage("`since_end` is the end of the pass whose beginning is `since`"));
     }
+    let allow_empty = args.option_bool("allow_empty");
     // A pod that was planned before a crash keeps its node: the journal has it with the write.
-    let mut plan = pod_plan(&step, &args, Task::Copy { last, since, since_end, engine: engine(&args)? })?;
+    let mut plan = pod_plan(&step, &args, Task::Copy { last, since, since_end, allow_empty, engine: engine(&args)? })?;
     // A final pass that an earlier process began was not watched from its beginning: it is seen to its end, and made again.
     let unwatched = last && door.journal.recorded(&step.id.part("create-1")).is_some();
     if last {

@@ -113,7 +113,7 @@ async fn try_dry(step: &Step, args: &Args, unit: &Unit, patch: &Json) -> Result<
             name: format!("{}-try", temporary.name),
             namespace: like.namespace().to_owned(),
             run: step.run().to_string(),
-            task: Task::Copy { last: false, since: None, since_end: None, engine: None },
+            task: Task::Copy { last: false, since: None, since_end: None, allow_empty: false, engine: None },
             image: super::copy::image(args),
             source: Some(like.name().to_owned()),
             target: temporary.name.clone(),
