@@ -111,16 +111,12 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
     let with_list = job.engine != Engine::Native;
     let scan = scan::scan(&source, &target, job.pass, trust, with_list, stop, &mut |scan| ticker.scanned(scan))?;
     (report.files_total, report.bytes_total) = (scan.files, scan.bytes);
-    // A volume that was not mounted, or the directory of another node, looks like this in any pass; a delete would
-    // empty the copy.
     if scan.entries <= 1 && scan.held.inodes > 1 && !job.allow_empty {
-        let meaning = "the source is empty and the target is not: nothing is deleted from the target; if the source \
-                       is meant to be empty, begin anew with an empty target, or allow it (--allow-empty)";
-        return Err(Failure::new(FailKind::Other, meaning));
+        return Err(Failure::new(FailKind::Other, native::SUDDENLY_EMPTY));
     }
     scan::fits(scan.need, scan.held, free(&target)?)?;
     twins::refuse(&source, &target)?;
-    if scan.whiteouts > 0 && !sees_trusted() {
+    if scan.whiteouts > 0 && !sees_trusted(&std::fs::read_to_string("/proc/self/status").unwrap_or_default()) {
         report.messages.push(format!(
             "{} character devices 0:0, as layers of overlay file systems have them: what their `trusted.` attributes \
              say is seen and copied only with the capability SYS_ADMIN",
@@ -132,7 +128,8 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
     match &job.engine {
         Engine::Native => {
             ticker.phase(Phase::Copy);
-            let pass = native::Job { source: &source, target: &target, pass: job.pass, trust };
+            let (pass, allow_empty) = (job.pass, job.allow_empty);
+            let pass = native::Job { source: &source, target: &target, pass, trust, allow_empty };
             run_native(&pass, stop, ticker, report)?;
         }
         Engine::Rsync(program) => {
@@ -209,10 +206,9 @@ fn note_vanished(report: &mut CopyReport) {
     report.meaning = "complete but for files that went away meanwhile, as in a live tree".into();
 }
 
-/// True if `trusted.` attributes are listed to us at all.
-fn sees_trusted() -> bool {
+/// True if `trusted.` attributes are listed at all to the process of this status, as /proc has it.
+fn sees_trusted(status: &str) -> bool {
     const SYS_ADMIN: u32 = 21;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     effective.and_then(|text| u64::from_str_radix(text.trim(), 16).ok()).is_some_and(|all| all >> SYS_ADMIN & 1 == 1)
 }
@@ -324,6 +320,19 @@ fn eta(now: &Progress, seconds: f64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_right_capability_shows_trusted_attributes() {
+        for (status, sees) in [
+            ("", false),
+            ("CapPrm:\t000001ffffffffff\nCapEff:\t000001ffffffffff\n", true),
+            ("CapPrm:\t000001ffffffffff\nCapEff:\t000001ffffdfffff\n", false),
+            ("CapEff:\t0000000000200000\n", true),
+            ("CapEff:\tnone\n", false),
+        ] {
+            assert_eq!(sees_trusted(status), sees, "{status}");
+        }
+    }
 
     #[test]
     fn what_is_left_follows_from_what_is_further() {

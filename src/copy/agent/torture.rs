@@ -349,6 +349,11 @@ fn a_source_that_is_suddenly_empty_empties_nothing() {
             let report = bench.pass(pass, since);
             assert!(!report.ok && !report.retryable, "{report:?}");
             assert!(report.meaning.contains("the source is empty"), "{report:?}");
+            // As if it had been emptied after the scan.
+            let [from, to] = [bench.source(""), bench.target("")].map(|path| tree::Root::open(&path).unwrap());
+            let job = native::Job { source: &from, target: &to, pass, trust: Trust::NONE, allow_empty: false };
+            let failure = native::run(&job, &Stop::new(), &mut |_| {}).failure().unwrap();
+            assert!(!failure.retryable && failure.meaning == report.meaning, "{failure:?}");
             assert!(bench.target("file").exists());
         }
         let told = Job { allow_empty: true, ..bench.job(Pass::Final, Some(&hot)) };
@@ -432,7 +437,8 @@ fn what_is_mounted_within_is_neither_passed_over_nor_touched() {
             let job = bench.job(Pass::Final, None);
             let [source, target] = [&job.source, &job.target].map(|path| tree::Root::open(path).unwrap());
             let stop = Stop::new();
-            let job = native::Job { source: &source, target: &target, pass: job.pass, trust: Trust::NONE };
+            let (pass, trust) = (job.pass, Trust::NONE);
+            let job = native::Job { source: &source, target: &target, pass, trust, allow_empty: false };
             let outcome = native::run(&job, &stop, &mut |_| {});
             let failure = bench.is_native().then(|| outcome.failure().unwrap());
             assert!(run("umount", &[&place]));

@@ -44,7 +44,14 @@ pub struct Job<'a> {
     pub target: &'a Root,
     pub pass: Pass,
     pub trust: Trust,
+    /// True if an empty source is meant, and empties the target too.
+    pub allow_empty: bool,
 }
+
+/// A volume that was not mounted, or the directory of another node, looks like this in any pass.
+pub const SUDDENLY_EMPTY: &str = "the source is empty and the target is not: nothing is deleted from the target; if the \
+                                  source is meant to be empty, begin anew with an empty target, or allow it \
+                                  (--allow-empty)";
 
 /// Makes the target equal. What came of it is in the outcome; `see` is told how far it is.
 pub fn run<'a>(job: &Job<'_>, stop: &'a Stop, see: &mut dyn FnMut(Transfer)) -> Outcome<'a> {
@@ -147,6 +154,10 @@ impl Walk<'_> {
             if !root.is_on_same(node) {
                 return Err(Trouble::source("entering", &path, &io::Error::other(tree::OTHER_FILE_SYSTEM)));
             }
+        }
+        let is_lost = path.is_empty() && in_source_names.is_empty() && !in_target_names.is_empty();
+        if is_lost && !self.job.allow_empty {
+            return Err(Trouble { kind: FailKind::Other, text: SUDDENLY_EMPTY.to_owned() });
         }
         let names: Vec<tree::Name> = tree::merge(in_source_names, in_target_names).collect();
         let arrived = trust::arrived(above, [own.ctime, ctime]);
