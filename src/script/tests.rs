@@ -289,3 +289,53 @@ fn every_stock_script_and_module_passes_the_checks() {
     }
     assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").read_dir().unwrap().count() >= resolver::STOCK.len());
 }
+
+/// What the host does is played here: only the order and the options are the module's.
+#[test]
+fn after_a_mismatch_the_next_final_pass_takes_nothing_for_unchanged() {
+    use rhai::{Array, Dynamic, EvalAltResult, FnPtr, Map, NativeCallContext, Position};
+    type Answer<T> = Result<T, Box<EvalAltResult>>;
+    let since = |kinds: &'static [&'static str]| {
+        let (passes, verified) = (Arc::new(Mutex::new(Vec::new())), Mutex::new(0));
+        let mut engine = rhai::Engine::new();
+        engine.set_max_expr_depths(0, 0);
+        let asked = passes.clone();
+        engine.register_fn("run_copy_pod", move |_: Dynamic, _: Dynamic, options: Map| {
+            asked.lock().unwrap().push((options["since"].clone().is_unit(), options["since_end"].clone().is_unit()));
+            ["started_at", "ended_at", "summary"].iter().map(|key| ((*key).into(), "T".into())).collect::<Map>()
+        });
+        engine.register_fn("verify_copy", move |_: Dynamic, _: Dynamic, _: Map| -> Answer<Map> {
+            let mut verified = verified.lock().unwrap();
+            let Some(kind) = kinds.get(*verified) else { return Ok(Map::new()) };
+            *verified += 1;
+            let thrown: Map = [("kind".into(), (*kind).into()), ("error".into(), "e".into())].into_iter().collect();
+            Err(EvalAltResult::ErrorRuntime(thrown.into(), Position::NONE).into())
+        });
+        engine.register_fn("parallel_map", |ctx: NativeCallContext, items: Array, _: i64, f: FnPtr| -> Answer<Array> {
+            items.into_iter().map(|item| f.call_within_context::<Dynamic>(&ctx, (item,))).collect()
+        });
+        engine.register_fn("log", |_: &str| ());
+        engine.register_fn("now", || 0.0);
+        engine.register_fn("rebind", |_: Dynamic, _: &str, _: &str, _: Map| Map::new());
+        engine.register_fn("find_object", |_: &str, _: &str, _: &str| -> Map {
+            let spec: Map = [("replicas".into(), Dynamic::from(1_i64))].into_iter().collect();
+            [("spec".into(), spec.into())].into_iter().collect()
+        });
+        let script = r#"
+            let m = #{ key: "shop/data", pvc: #{ namespace: "shop", name: "data" }, target: #{ class: "fast" },
+                       target_pv: #{ name: "pv" }, since: "T", since_end: "T", hot_verified: "T", swapped: false };
+            let stopped = #{ workload: #{ kind: "Deployment", metadata: #{ namespace: "shop", name: "web" } } };
+            let opts = #{ tries: 5, at_once: 1, verify: "full", max_downtime: 0, finished_pods: "keep" };
+            cut_over(#{ key: "shop/web", workloads: [] }, [m], [stopped], opts).len()
+        "#;
+        let (_, module) = resolver::STDLIB.iter().find(|(name, _)| *name == "std/unit").unwrap();
+        assert_eq!(engine.eval::<i64>(&format!("{module}\n{script}")).unwrap(), 1);
+        let passes = passes.lock().unwrap();
+        assert!(passes.iter().all(|(since, since_end)| since == since_end));
+        passes.iter().map(|(nothing, _)| if *nothing { "all" } else { "since" }).collect::<Vec<_>>()
+    };
+    assert_eq!(since(&[]), ["since"]);
+    assert_eq!(since(&["Mismatch"]), ["since", "all"]);
+    assert_eq!(since(&["Voided"]), ["since", "since"]);
+    assert_eq!(since(&["Voided", "Voided"]), ["since", "since", "all"]);
+}

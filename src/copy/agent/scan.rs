@@ -4,10 +4,10 @@
 //! times say so (`trust`); a refusal for want of space is
 //! made only where it is certain, and before anything is written.
 
+use super::Failure;
 use super::stop::Stop;
 use super::tree::{self, Detail, Node, Pair, Root, Seen, Side};
 use super::trust::Trust;
-use super::Failure;
 use crate::copy::report::{FailKind, Pass};
 use crate::words::size::human_bytes;
 use rustix::fs::FileType;
@@ -95,7 +95,14 @@ pub fn scan(
 type Linked = (HashSet<(u64, u64)>, HashSet<(u64, u64)>);
 
 impl Scan {
-    fn add(&mut self, pair: &Pair, source: &Root, target: &Root, trust: Trust, seen: &mut Linked) -> Result<(), Failure> {
+    fn add(
+        &mut self,
+        pair: &Pair,
+        source: &Root,
+        target: &Root,
+        trust: Trust,
+        seen: &mut Linked,
+    ) -> Result<(), Failure> {
         let inside = |node: &Node, other: &Root| node.kind == FileType::Directory && other.is(node);
         if pair.source.as_ref().is_some_and(|n| inside(n, target))
             || pair.target.as_ref().is_some_and(|n| inside(n, source))

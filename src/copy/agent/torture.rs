@@ -60,9 +60,8 @@ impl Bench {
     }
 
     pub(super) fn job(&self, pass: Pass, since: Option<&CopyReport>) -> Job {
-        let [since, since_end] =
-            [since.map(|report| &report.started_at), since.map(|report| &report.ended_at)]
-                .map(|time| time.map(|time| time.parse().unwrap()));
+        let [since, since_end] = [since.map(|report| &report.started_at), since.map(|report| &report.ended_at)]
+            .map(|time| time.map(|time| time.parse().unwrap()));
         let (source, target, engine) = (self.source(""), self.target(""), self.engine.clone());
         Job { source, target, pass, since, since_end, allow_empty: false, engine }
     }

@@ -147,10 +147,8 @@ impl Root {
             return Ok(rustix::fs::openat(&self.fd, ".", LOOK | more, Mode::empty())?);
         }
         if path.len() < PATH_IN_ONE && !self.no_openat2.load(Ordering::Relaxed) {
-            let resolve = ResolveFlags::BENEATH
-                | ResolveFlags::NO_SYMLINKS
-                | ResolveFlags::NO_MAGICLINKS
-                | ResolveFlags::NO_XDEV;
+            let resolve =
+                ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
             match rustix::fs::openat2(&self.fd, path, LOOK | more, Mode::empty(), resolve) {
                 // Old kernels do not have it, and the sandboxes of old container runtimes refuse what they do not
                 // know. EPERM is an answer about the file too, which the other way then gives as well.

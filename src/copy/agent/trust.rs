@@ -67,8 +67,8 @@ pub fn arrived(above: i128, ctimes: [i128; 2]) -> i128 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::tree::Detail;
+    use super::*;
     use rustix::fs::FileType;
 
     #[test]
@@ -104,13 +104,9 @@ mod tests {
     #[test]
     fn what_is_below_a_renamed_directory_arrived_with_it() {
         // Own ctime and that of the directory above; the rename of either at 5 moved both.
-        for (above, ctimes, wanted) in [
-            (ALWAYS, [5, 5], 5),
-            (ALWAYS, [5, 9], 5),
-            (ALWAYS, [9, 1], 1),
-            (5, [1, 1], 5),
-            (5, [7, 9], 7),
-        ] {
+        for (above, ctimes, wanted) in
+            [(ALWAYS, [5, 5], 5), (ALWAYS, [5, 9], 5), (ALWAYS, [9, 1], 1), (5, [1, 1], 5), (5, [7, 9], 7)]
+        {
             assert_eq!(arrived(above, ctimes), wanted);
         }
     }

@@ -26,7 +26,8 @@ pub fn refuse(source: &Root, target: &Root) -> Result<(), Failure> {
     let removed = rustix::fs::unlinkat(target.fd(), &name, AtFlags::empty());
     match seen {
         Ok(_) => {
-            let meaning = "source and target are the same directory, mounted twice: what is made in one is in the other";
+            let meaning =
+                "source and target are the same directory, mounted twice: what is made in one is in the other";
             return Err(Failure::new(FailKind::Usage, meaning));
         }
         Err(Errno::NOENT) => {}

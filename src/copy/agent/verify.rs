@@ -163,8 +163,7 @@ impl Comparison<'_> {
 
     fn add(&mut self, pair: tree::Pair) {
         let [in_source, in_target] = pair.arrived;
-        let read =
-            self.must_read(pair.source.as_ref(), in_source) || self.must_read(pair.target.as_ref(), in_target);
+        let read = self.must_read(pair.source.as_ref(), in_source) || self.must_read(pair.target.as_ref(), in_target);
         let content = |node: &Option<Node>| match node {
             Some(node) if node.kind == FileType::RegularFile => match self.job.mode {
                 Mode::Metadata => Content::None,

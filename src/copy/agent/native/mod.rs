@@ -15,8 +15,8 @@ mod outcome;
 mod pool;
 mod remove;
 
-use super::rsync::Transfer;
 use super::file_system;
+use super::rsync::Transfer;
 use super::stop::Stop;
 use super::tree::{self, Detail, Node, Root};
 use super::trust::{self, ALWAYS, Trust};
@@ -57,7 +57,8 @@ pub const SUDDENLY_EMPTY: &str = "the source is empty and the target is not: not
 pub fn run<'a>(job: &Job<'_>, stop: &'a Stop, see: &mut dyn FnMut(Transfer)) -> Outcome<'a> {
     let outcome = Outcome::new(job.pass, stop);
     let as_root = rustix::process::geteuid().is_root();
-    let worker = Worker { outcome: &outcome, trust: job.trust, as_root, flush_each: !file_system::flush_tells(job.target) };
+    let worker =
+        Worker { outcome: &outcome, trust: job.trust, as_root, flush_each: !file_system::flush_tells(job.target) };
     std::thread::scope(|threads| {
         let pool = Pool::start(threads, THREADS, &worker);
         let mut walk = Walk {
@@ -269,12 +270,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn make_directory(
-        &mut self,
-        dir: &Dir,
-        entry: &Entry<'_>,
-        target: Option<Node>,
-    ) -> Result<(), Trouble> {
+    fn make_directory(&mut self, dir: &Dir, entry: &Entry<'_>, target: Option<Node>) -> Result<(), Trouble> {
         let failed = |e: &io::Error| Trouble::target("making directory", entry.path, e);
         match target {
             Some(held) if held.kind == FileType::Directory => {
