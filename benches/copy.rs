@@ -71,7 +71,15 @@ fn change(source: &Path, round: usize) {
 
 /// A hot pass that trusts nothing; its seconds.
 fn pass(source: &Path, target: &Path, engine: Engine) -> f64 {
-    let job = Job { source: source.into(), target: target.into(), pass: Pass::Hot, since: None, engine };
+    let job = Job {
+        source: source.into(),
+        target: target.into(),
+        pass: Pass::Hot,
+        since: None,
+        since_end: None,
+        allow_empty: false,
+        engine,
+    };
     let report = copy(&job, &Stop::new(), &mut |_| {});
     assert!(report.ok, "{report:?}");
     report.seconds

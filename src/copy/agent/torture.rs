@@ -455,7 +455,8 @@ fn what_is_mounted_within_is_neither_passed_over_nor_touched() {
 
 #[test]
 fn lost_and_found_is_data_as_soon_as_it_holds_any() {
-    let kinds: [(&str, &dyn Fn(&Path)); 5] = [
+    type Make<'a> = (&'a str, &'a dyn Fn(&Path));
+    let kinds: [Make<'_>; 5] = [
         ("nothing", &|_| ()),
         ("empty", &|path| fs::create_dir(path).unwrap()),
         ("full", &|path| {

@@ -88,7 +88,8 @@ impl Worker<'_> {
         let (held, way) = self.open_target(file, entry, source, target, buffers)?;
         if let Some(held) = held {
             let differed = self.settle(file, &held, source.size, way, entry.path, buffers)?;
-            if self.flush_each && differed {
+            // What is equal may be there because an earlier pass wrote it that did not live to flush it.
+            if self.flush_each {
                 rustix::fs::fsync(&held).map_err(|e| Trouble::target("writing", entry.path, &e.into()))?;
             }
             if differed || way == Way::Fresh {
