@@ -83,8 +83,8 @@ pub struct Pair {
     pub path: Vec<u8>,
     pub source: Option<Node>,
     pub target: Option<Node>,
-    /// When the directory that it is in was put in its place at the latest, on each side: see `trust`.
-    pub arrived: [i128; 2],
+    /// When the directory that it is in was put in its place at the latest, in the source: see `trust`.
+    pub arrived: i128,
 }
 
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, on the stack")]
@@ -205,11 +205,11 @@ fn walk_inner(
     let read_root = |root: &Root| node(&root.fd, b".", detail);
     let sides = [(Side::Source, read_root(source)), (Side::Target, read_root(target))];
     let (s, t) = both(Vec::new(), sides, see)?;
-    let ctimes = [&s, &t].map(ctime);
-    see(Seen::Pair(Pair { path: Vec::new(), source: s, target: t, arrived: [ALWAYS; 2] }))?;
+    let root = Step { path: Vec::new(), here: [true, true], ctime: ctime(&s), arrived: ALWAYS };
+    see(Seen::Pair(Pair { path: Vec::new(), source: s, target: t, arrived: ALWAYS }))?;
 
-    let mut stack = vec![Step { path: Vec::new(), here: [true, true], ctimes, arrived: [ALWAYS; 2] }];
-    while let Some(Step { path, here: [in_source, in_target], ctimes, arrived }) = stack.pop() {
+    let mut stack = vec![root];
+    while let Some(Step { path, here: [in_source, in_target], ctime: above, arrived }) = stack.pop() {
         let mut open = |root: &Root, side, wanted: bool| match wanted.then(|| list(root, &path)).transpose() {
             Ok(listed) => ControlFlow::Continue(Ok(listed)),
             Err(error) => {
@@ -241,9 +241,9 @@ fn walk_inner(
             };
             let (down_s, down_t) = (enter(&s, source, Side::Source)?, enter(&t, target, Side::Target)?);
             if down_s || down_t {
-                let own = [&s, &t].map(ctime);
-                let below = [0, 1].map(|side| trust::arrived(arrived[side], [own[side], ctimes[side]]));
-                stack.push(Step { path: child.clone(), here: [down_s, down_t], ctimes: own, arrived: below });
+                let ctime = ctime(&s);
+                let arrived = trust::arrived(arrived, [ctime, above]);
+                stack.push(Step { path: child.clone(), here: [down_s, down_t], ctime, arrived });
             }
             if s.is_some() || t.is_some() {
                 see(Seen::Pair(Pair { path: child, source: s, target: t, arrived }))?;
@@ -259,8 +259,9 @@ struct Step {
     path: Vec<u8>,
     /// On which sides it is there.
     here: [bool; 2],
-    ctimes: [i128; 2],
-    arrived: [i128; 2],
+    /// In the source, like what follows.
+    ctime: i128,
+    arrived: i128,
 }
 
 fn ctime(node: &Option<Node>) -> i128 {

@@ -8,7 +8,7 @@ use super::entry::{self, Content, Entry, Links};
 use super::hash::Work;
 use super::stop::Stop;
 use super::tree::{self, Detail, Node, Root, Seen, Side};
-use super::trust::Trust;
+use super::trust::{ALWAYS, Trust};
 use super::{Emit, Failure, file_system, open_both, stamp};
 use crate::copy::report::{
     DIFFERENCES_MAX, Difference, FailKind, Line, MESSAGES_MAX, Mode, Phase, Progress, VerifyReport,
@@ -162,8 +162,7 @@ impl Comparison<'_> {
     }
 
     fn add(&mut self, pair: tree::Pair) {
-        let [in_source, in_target] = pair.arrived;
-        let read = self.must_read(pair.source.as_ref(), in_source) || self.must_read(pair.target.as_ref(), in_target);
+        let read = self.must_read(pair.source.as_ref(), pair.arrived) || self.must_read(pair.target.as_ref(), ALWAYS);
         let content = |node: &Option<Node>| match node {
             Some(node) if node.kind == FileType::RegularFile => match self.job.mode {
                 Mode::Metadata => Content::None,
@@ -188,7 +187,8 @@ impl Comparison<'_> {
         self.batch.push(Entry { path: pair.path, nodes: [pair.source, pair.target], firsts, contents });
     }
 
-    /// True if this side's file makes both be read. Both sides were the same then, so the same is asked of both.
+    /// True if this side's file makes both be read. Both sides were the same then, so the same is asked of both; but no
+    /// pass renames a directory of the target.
     fn must_read(&self, node: Option<&Node>, arrived: i128) -> bool {
         node.is_some_and(|n| n.kind == FileType::RegularFile && !self.trust.source(n, arrived))
     }
