@@ -52,7 +52,7 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
         code: 70,
     })?;
     let runtime = session::runtime()?;
-    session::on_signals(&runtime, &cancel);
+    session::on_signals(global, &runtime, &cancel);
     let reached = session::reach(global, &runtime)?;
     if reached.uid != file.cluster_uid {
         return Err(Failure::from(

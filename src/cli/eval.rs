@@ -24,7 +24,7 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
         code: 2,
     })?;
     let runtime = session::runtime()?;
-    session::on_signals(&runtime, &cancel);
+    session::on_signals(global, &runtime, &cancel);
     let reached = session::reach(global, &runtime)?;
     let values = crate::script::args::otherwise(&script.options);
     let (mut file, journal) = session::open_run(global, &reached, &script, values, std::env::args().collect())?;

@@ -28,7 +28,7 @@ pub fn main(global: &Global) -> Result<(), Failure> {
     script.name = lines::NAME.into();
     let runtime = session::runtime()?;
     let running = Running::default();
-    running.on_signals(&runtime);
+    running.on_signals(&runtime, session::stopping(global));
     let reached = session::reach(global, &runtime)?;
     let (file, journal) = session::open_run(global, &reached, &script, Json::Null, std::env::args().collect())?;
     let journal = Arc::new(journal);
@@ -199,7 +199,7 @@ impl Running {
 
     /// Ctrl-C stops the line in hand, the second one the process; SIGTERM ends the session. The journal is whole at
     /// every instant.
-    fn on_signals(&self, runtime: &tokio::runtime::Runtime) {
+    fn on_signals(&self, runtime: &tokio::runtime::Runtime, stopping: &'static str) {
         use tokio::signal::unix::{SignalKind, signal};
         let running = self.clone();
         let terminal = ui::Terminal::now();
@@ -213,7 +213,7 @@ impl Running {
                 state.told_to_end |= ends;
                 match &state.line {
                     Some(line) if !line.is_cancelled() => {
-                        ui::talk("stopping after the step in hand (again: at once; copy pods go on)");
+                        ui::talk(stopping);
                         line.cancel();
                     }
                     None if state.at_prompt && !ends => {}

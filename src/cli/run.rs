@@ -39,7 +39,7 @@ pub fn main(global: &Global, args: Args) -> Result<(), Failure> {
         Err(Parsed::Wrong(problem)) => return Err(problem.into()),
     };
     let runtime = session::runtime()?;
-    session::on_signals(&runtime, &cancel);
+    session::on_signals(&global, &runtime, &cancel);
     let reached = session::reach(&global, &runtime)?;
     let argv = std::env::args().collect();
     let (file, journal) = session::open_run(&global, &reached, &script, values, argv)?;

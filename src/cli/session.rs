@@ -27,8 +27,8 @@ pub fn runtime() -> Result<tokio::runtime::Runtime, Problem> {
 }
 
 /// First Ctrl-C or SIGTERM: stop after the step in hand. Second: at once; the journal is whole at every instant.
-pub fn on_signals(runtime: &tokio::runtime::Runtime, cancel: &CancellationToken) {
-    let cancel = cancel.clone();
+pub fn on_signals(global: &Global, runtime: &tokio::runtime::Runtime, cancel: &CancellationToken) {
+    let (cancel, stopping) = (cancel.clone(), stopping(global));
     runtime.spawn(async move {
         use tokio::signal::unix::{SignalKind, signal};
         let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
@@ -39,11 +39,19 @@ pub fn on_signals(runtime: &tokio::runtime::Runtime, cancel: &CancellationToken)
             ui::talk("");
             ui::leave(130);
         }
-        ui::talk("stopping after the step in hand (again: at once; copy pods go on)");
+        ui::talk(stopping);
         cancel.cancel();
         tokio::select! { _ = int.recv() => {} _ = term.recv() => {} }
         ui::leave(130);
     });
+}
+
+/// What the first signal is answered with.
+pub fn stopping(global: &Global) -> &'static str {
+    match global.lab {
+        None => "stopping after the step in hand (again: at once; copy pods go on)",
+        Some(_) => "stopping after the step in hand (again: at once); the cluster of this process ends too",
+    }
 }
 
 /// A cluster that was reached, and its identity.
