@@ -5,7 +5,7 @@ use crate::journal::{Journal, StepId};
 use crate::words::{Json, ObjectRef, Problem, PvcRef};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Something that was true and was seen to be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -136,7 +136,7 @@ impl Books {
 /// The books of a run, shared by its branches.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    books: RwLock<Books>,
+    books: RwLock<Arc<Books>>,
 }
 
 impl Ledger {
@@ -152,7 +152,7 @@ impl Ledger {
                     .because(&e)
             })?);
         }
-        Ok(Ledger { books: RwLock::new(books) })
+        Ok(Ledger { books: RwLock::new(Arc::new(books)) })
     }
 
     /// Journals a fact, then takes it in.
@@ -162,11 +162,12 @@ impl Ledger {
     pub fn record(&self, journal: &Journal, step: &StepId, fact: Fact) -> Result<(), Problem> {
         let json = serde_json::to_value(&fact).expect("facts are plain data");
         journal.fact(step, json)?;
-        self.books.write().unwrap_or_else(PoisonError::into_inner).take(fact);
+        Arc::make_mut(&mut self.books.write().unwrap_or_else(PoisonError::into_inner)).take(fact);
         Ok(())
     }
 
-    pub fn books(&self) -> Books {
+    /// The books as they are now.
+    pub fn books(&self) -> Arc<Books> {
         self.books.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -205,9 +205,9 @@ impl Journal {
         self.lock().state.steps.get(id).cloned()
     }
 
-    /// All steps that hold a write, in the order of their first record.
-    pub fn steps(&self) -> Vec<(StepId, Step)> {
-        self.lock().state.in_order()
+    /// True if a write on this object was ever permitted.
+    pub fn has_touched(&self, object: &str) -> bool {
+        self.lock().state.touched.contains(object)
     }
 
     /// Records the beginning of a step that is more than one write, or none.

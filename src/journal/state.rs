@@ -2,7 +2,7 @@
 
 use super::{Event, StepId, T, VERSION, Write};
 use crate::words::{Json, Problem};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use thiserror::Error;
 
 /// A record that cannot follow the ones before it.
@@ -50,6 +50,8 @@ pub struct State {
     /// The highest counter seen in each branch.
     pub last: HashMap<String, u64>,
     pub facts: Vec<Json>,
+    /// The objects that writes were permitted on.
+    pub touched: BTreeSet<String>,
     /// How many permits were given in all.
     pub writes: u64,
 }
@@ -115,13 +117,6 @@ impl State {
         id.split().is_some_and(|(branch, counter)| self.last.get(branch).is_some_and(|last| *last > counter))
     }
 
-    /// All steps by their first record.
-    pub fn in_order(&self) -> Vec<(StepId, Step)> {
-        let mut all: Vec<_> = self.steps.iter().map(|(id, step)| (id.clone(), step.clone())).collect();
-        all.sort_by_key(|(_, step)| step.first);
-        all
-    }
-
     /// What was read and answered in a branch that closes is not asked for again: it stays in the journal's place only.
     fn forget_results_in(&mut self, branch: &str) {
         let inside = format!("{branch}/");
@@ -143,6 +138,9 @@ impl State {
     }
 
     fn start(&mut self, event: &Event) {
+        if let Some(write) = &event.write {
+            self.touched.insert(write.object().to_string());
+        }
         let step = self.entry(event);
         step.phase = Phase::Started;
         if let Some(write) = &event.write {

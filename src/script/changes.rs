@@ -6,11 +6,11 @@
 use super::view::is_object;
 use crate::cluster::{text, uid, workload};
 use crate::words::Json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Compares two answers to one question. Objects that the run itself touched, and pods, which come and go, are left out.
-pub fn changes(before: &Json, now: &Json, touched: &BTreeSet<String>) -> Vec<String> {
-    let (before, now) = (objects(before, touched), objects(now, touched));
+pub fn changes(before: &Json, now: &Json, touched: impl Fn(&str) -> bool) -> Vec<String> {
+    let (before, now) = (objects(before, &touched), objects(now, &touched));
     let mut found = Vec::new();
     for (key, was) in &before {
         match now.get(key) {
@@ -25,17 +25,17 @@ pub fn changes(before: &Json, now: &Json, touched: &BTreeSet<String>) -> Vec<Str
 }
 
 /// Every whole object in an answer, by key.
-fn objects<'a>(json: &'a Json, touched: &BTreeSet<String>) -> BTreeMap<String, &'a Json> {
+fn objects<'a>(json: &'a Json, touched: &impl Fn(&str) -> bool) -> BTreeMap<String, &'a Json> {
     let mut found = BTreeMap::new();
     collect(json, touched, &mut found);
     found
 }
 
-fn collect<'a>(json: &'a Json, touched: &BTreeSet<String>, found: &mut BTreeMap<String, &'a Json>) {
+fn collect<'a>(json: &'a Json, touched: &impl Fn(&str) -> bool, found: &mut BTreeMap<String, &'a Json>) {
     match json {
         Json::Object(_) if is_object(json) => {
             let key = workload::reference(json).to_string();
-            if text(json, "/kind") != "Pod" && !touched.contains(&key) {
+            if text(json, "/kind") != "Pod" && !touched(&key) {
                 found.insert(key, json);
             }
         }
@@ -56,9 +56,9 @@ mod tests {
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "shop"}});
         let before = json!([{"claims": [claim("a", "1", "x"), claim("b", "2", "x"), claim("c", "3", "x"), claim("mine", "4", "x")], "pods": [pod]}]);
         let now = json!([{"claims": [claim("a", "1", "y"), claim("b", "9", "x"), claim("d", "5", "x"), claim("mine", "8", "z")], "pods": []}]);
-        let touched = BTreeSet::from(["PersistentVolumeClaim:shop/mine".to_owned()]);
+        let touched = |object: &str| object == "PersistentVolumeClaim:shop/mine";
         assert_eq!(
-            changes(&before, &now, &touched),
+            changes(&before, &now, touched),
             [
                 "PersistentVolumeClaim:shop/a was changed",
                 "PersistentVolumeClaim:shop/b was deleted and made anew",

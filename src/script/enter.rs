@@ -99,14 +99,7 @@ fn look_again(session: &Arc<Session>, primitive: &'static Primitive, before: &Js
         // What is gone by our own doing cannot be read; what is gone otherwise stops the write that needs it.
         return;
     };
-    let touched = session
-        .door
-        .journal
-        .steps()
-        .into_iter()
-        .filter_map(|(_, step)| step.write)
-        .map(|write| write.object().to_string());
-    for change in super::changes::changes(before, &now, &touched.collect()) {
+    for change in super::changes::changes(before, &now, |object| session.door.journal.has_touched(object)) {
         session.voice.warn(&format!("since the run was broken off: {change}"));
     }
 }

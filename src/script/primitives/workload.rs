@@ -244,12 +244,12 @@ async fn remember_nodes(step: &Step, object: &Json) -> Result<(Vec<Json>, String
         .list(&known("Pod"), namespace, &[("labelSelector", &selector)])
         .await
         .map_err(|e| e.problem("see where the pods of a workload run", Some(&reference(object))))?;
-    let known_nodes = step.session.door.ledger.books().nodes;
+    let books = step.session.door.ledger.books();
     for pod in &pods {
         let node = text(pod, "/spec/nodeName");
         for claim in plan::claims_of_spec(&pod["spec"]) {
             let claim = PvcRef::new(namespace, claim);
-            if !node.is_empty() && !known_nodes.get(&claim).is_some_and(|nodes| nodes.contains(node)) {
+            if !node.is_empty() && !books.nodes.get(&claim).is_some_and(|nodes| nodes.contains(node)) {
                 step.fact(Fact::Used { claim, node: node.to_owned() })?;
             }
         }
