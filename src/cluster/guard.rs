@@ -326,12 +326,14 @@ fn delete_claim(books: &Books, fresh: &Fresh) -> Result<(), Problem> {
     if claim.volume().is_empty() {
         return Ok(());
     }
+    let is_ours = books.temporary.get(&reference).is_some_and(|(uid, ..)| uid == claim.uid());
+    if is_ours && fresh.volume.is_none() && books.freed.contains(claim.volume()) {
+        return Ok(());
+    }
     let Some(volume) = fresh.volume.as_ref().map(Pv) else {
         return Err(never(&format!("claim `{reference}`: its volume `{}` cannot be seen", claim.volume())));
     };
-    if let Some((temp_uid, ..)) = books.temporary.get(&reference)
-        && temp_uid == claim.uid()
-    {
+    if is_ours {
         // Ours: its volume may go with it unless it is, or is about to be, what the original name stands on.
         let precious = books.verified_target(volume.name()).is_some() || books.swap_onto(volume.name()).is_some();
         if precious && volume.policy() != "Retain" {

@@ -115,6 +115,11 @@ impl Books {
                 self.verified.remove(&source);
             }
             Fact::Swapped { claim, uid, source, target, .. } => {
+                // The way back: what had been replaced has its name again.
+                if self.swapped.get(&target).is_some_and(|before| before.target == source) {
+                    self.swapped.remove(&target);
+                    self.verified.remove(&target);
+                }
                 self.swapped.insert(source, Swapped { claim, uid, target });
             }
             Fact::Freed { pv } => {

@@ -1,5 +1,6 @@
 //! Claims: what they are, and how the temporary one and the new one of the old name are planned.
 
+use super::pv::Pv;
 use super::{RUN, STEP, known, text, uid};
 use crate::journal::{Class, Precondition, Verb, Write};
 use crate::words::{Json, PvcRef, RunId, names, size};
@@ -110,6 +111,28 @@ pub fn plan_temporary(run: &RunId, like: Pvc<'_>, pv_capacity: &str, shape: &Sha
         spec["volumeMode"] = json!("Block");
     }
     let name = temporary_name(run, &like.reference());
+    let body = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {
+            "name": name, "namespace": like.namespace(),
+            "labels": {"app.kubernetes.io/managed-by": "pvmigrate", RUN: run.as_str()},
+        },
+        "spec": spec,
+    });
+    create(like.namespace(), &name, body, Class::Own)
+}
+
+/// Plans a temporary claim on a volume that is there: it stays pending until the volume is given to it.
+pub fn plan_standing(run: &RunId, like: Pvc<'_>, volume: Pv<'_>) -> Write {
+    let mut spec = json!({
+        "accessModes": volume.0["spec"]["accessModes"], "resources": {"requests": {"storage": volume.0["spec"]["capacity"]["storage"]}},
+        "storageClassName": volume.class(), "volumeName": volume.name(),
+    });
+    if volume.is_block() {
+        spec["volumeMode"] = json!("Block");
+    }
+    let name =
+        names::short_name(&format!("{}-pvmigrate", like.name()), &format!("{run}/{}/back", like.reference()), 63);
     let body = json!({
         "apiVersion": "v1", "kind": "PersistentVolumeClaim",
         "metadata": {

@@ -9,7 +9,7 @@ use super::guard::{self, Fresh};
 use super::pv::Pv;
 use super::pvc::Pvc;
 use super::{Error, Ledger, RUN, STEP, Vigils, known, text, uid, wait};
-use crate::journal::{Journal, Permit, Phase, Precondition, StepId, Verb, Write};
+use crate::journal::{Class, Journal, Permit, Phase, Precondition, StepId, Verb, Write};
 use crate::words::{Json, Kind, Problem};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -292,6 +292,8 @@ impl Door {
                 Settled::Applied(object)
             }
             (Verb::Delete, Some(_)) => Settled::NotApplied,
+            // A volume that was given up goes at once.
+            (Verb::Patch, None) if write.class == Class::Free => Settled::Applied(Json::Null),
             (Verb::Patch, None) => Settled::Foreign(vanished(write)),
             (Verb::Patch, Some(object)) if !guard::is_same(write, &object) => Settled::Foreign(replaced(write)),
             (Verb::Patch, Some(object)) if ours(&object) => Settled::Applied(object),

@@ -67,7 +67,7 @@ fn one() -> u32 {
 }
 
 impl Event {
-    pub(super) fn new(t: T, id: &StepId, op: &str) -> Self {
+    pub(crate) fn new(t: T, id: &StepId, op: &str) -> Self {
         Event {
             v: VERSION,
             n: 0,

@@ -270,6 +270,11 @@ impl Journal {
         self.append(event, false)
     }
 
+    /// Records that a write was taken back.
+    pub fn undone(&self, id: &StepId) -> Result<(), Problem> {
+        self.append(Event::new(T::Undone, id, "undone"), false)
+    }
+
     /// Adds a fact to what later guards rely on.
     pub fn fact(&self, id: &StepId, fact: Json) -> Result<(), Problem> {
         let mut event = Event::new(T::Fact, id, "fact");

@@ -47,6 +47,9 @@ pub struct Source {
 #[serde(rename_all = "lowercase")]
 pub enum RunStatus {
     Done,
+    /// Everything is as it was before.
+    #[serde(rename = "rolled-back")]
+    RolledBack,
     /// It ended before its first change: there is nothing to resume.
     Refused,
     /// It stopped, or was killed: `resume` goes on.
@@ -188,6 +191,8 @@ fn listing(dir: &Path) -> Result<RunListing, Problem> {
     let last = events.iter().rev().find_map(|event| event.err.clone());
     let status = if is_held(dir) {
         RunStatus::Running
+    } else if state.ended.contains_key("rollback") {
+        RunStatus::RolledBack
     } else if state.ended.contains_key("root") {
         RunStatus::Done
     } else if !state.has_changed() {

@@ -148,7 +148,7 @@ mod tests {
             ("let x = get_sc", vec!["get_sc("]),
             ("cla", vec!["claim"]),
             ("cle", vec!["clean_up("]),
-            ("ret", vec!["return"]),
+            ("ret", vec!["return", "return_pv("]),
             ("claim.na", vec!["name", "namespace"]),
             ("claim?.sp", vec!["spec"]),
             ("claim.spec.na", vec![]),

@@ -80,6 +80,11 @@ report.ok && report.files_copied > 0"#,
                 "full (the default): all content; changed: the content of what changed since; metadata: none",
             ),
             option("since", Type::Text, "for changed: a time before which all content was verified"),
+            option(
+                "watch",
+                Type::Bool,
+                "with no final pass before it: sees that nobody has the source, and goes on to look",
+            ),
             option("node", Type::Text, "where to run; where the source is used if absent"),
             option("workload", Type::AnyObject, "whose pods say where they may run"),
             option("image", Type::Text, "the agent's image"),
@@ -303,6 +308,13 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
     } else {
         place(&step, &source, claim, asked).await?
     };
+    let watches = last && args.option("watch") == Some(&json!(true));
+    let unwatched = watches && door.journal.recorded(&step.id.part("create-1")).is_some();
+    if watches {
+        let volume = step.guarding(volume_of(&step, args.json(0))).await?;
+        step.guarding(door.vigils.begin(step.cluster(), step.run(), &source)).await?;
+        step.guarding(run::nodes_are_clean(&door, &source, &volume, Duration::from_secs(300))).await?;
+    }
     let volumes = match last {
         true => Some(
             step.guarding(async { Ok((volume_of(&step, args.json(0)).await?, volume_of(&step, args.json(1)).await?)) })
@@ -317,6 +329,9 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
     let unreadable = report.get("source_digest").is_none() || !report["kind"].is_null();
     if unreadable || (last && report["ok"] != json!(true)) {
         return Err(run::verify_problem(&report, &format!("`{source}`")));
+    }
+    if unwatched {
+        return Err(not_watched(&source, "the comparison began before this process did"));
     }
     if let Some((from, to)) = volumes {
         match door.vigils.state(&source) {

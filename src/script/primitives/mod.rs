@@ -3,6 +3,7 @@
 //! An entry is name, typed parameters, doc, an example that runs on `shop`, effect class, rights. `doc`, the REPL's
 //! help, docs/primitives.md and the checks are made from it. To add one: an entry in the file of its noun, nothing else.
 
+mod back;
 mod control;
 mod copy;
 mod object;
@@ -123,7 +124,7 @@ pub struct Args(pub Vec<Json>);
 
 /// The whole table, by noun.
 pub fn all() -> impl Iterator<Item = &'static Primitive> {
-    [pv::TABLE, pvc::TABLE, sc::TABLE, workload::TABLE, copy::TABLE, preflight::TABLE, object::TABLE]
+    [pv::TABLE, pvc::TABLE, sc::TABLE, workload::TABLE, copy::TABLE, preflight::TABLE, object::TABLE, back::TABLE]
         .into_iter()
         .flatten()
 }

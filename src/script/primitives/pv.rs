@@ -98,6 +98,11 @@ kept.policy == "Retain" && back.policy == "Delete""#,
             option("access_modes", Type::List, "the new claim's access modes; the original's if absent"),
             option("size", Type::Size, "the new claim's request; the original's if absent"),
             option("timeout_s", Type::Int, "for each wait: 300"),
+            option(
+                "discard_new_data",
+                Type::Bool,
+                "on the way back to a replaced volume: what was written since is given up",
+            ),
         ],
         returns: "PersistentVolumeClaim",
         doc: "Gives a verified target volume the original claim's name: reserves the volume, deletes the original claim, makes it \
@@ -183,7 +188,7 @@ async fn get_pv(step: Step, args: Args) -> Result<Json, Problem> {
 }
 
 /// The volume as it is now; it must still be the one that the script holds.
-async fn same_volume(step: &Step, given: &Json) -> Result<Json, Problem> {
+pub(super) async fn same_volume(step: &Step, given: &Json) -> Result<Json, Problem> {
     let volume = step.guarding(step.get("PersistentVolume", "", Pv(given).name())).await?;
     if uid(&volume) != uid(given) {
         return Err(Problem::new(Kind::Conflict, format!("volume `{}` was deleted and made anew", Pv(given).name())));
@@ -225,7 +230,8 @@ async fn free_pv(step: Step, args: Args) -> Result<Json, Problem> {
     let freed = json!({"pv": name, "handle": handle, "freed": true});
     // On the way after a crash it may be gone already.
     let Some(volume) = step.find("PersistentVolume", "", &name).await? else {
-        if step.is_done("free") {
+        // Asked for, and gone: the answer was lost with the process.
+        if step.session.door.journal.recorded(&step.id.part("free")).is_some_and(|part| part.sent > 0) {
             step.fact(Fact::Freed { pv: name })?;
             return Ok(freed);
         }
@@ -263,16 +269,6 @@ async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
     let name = args.claim(1)?;
     let door = step.session.door.clone();
     let pv_name = Pv(given).name().to_owned();
-    let books = door.ledger.books();
-    let Some((temporary, (temporary_uid, _, like_uid))) = books
-        .temporary
-        .iter()
-        .find(|(_, (_, like, _))| *like == name)
-        .map(|(claim, rest)| (claim.clone(), rest.clone()))
-    else {
-        return Err(Problem::refused(format!("`{pv_name}` was not made for claim `{name}` by this run"))
-            .hint("create_pvc, run_copy_pod and verify_copy come first"));
-    };
     // What must outlive the original claim is kept in the journal before the claim goes.
     let remembered = door.journal.recorded(&step.id).and_then(|s| s.beat).filter(|beat| beat["original"].is_object());
     let is_new = remembered.is_none();
@@ -281,18 +277,21 @@ async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
     }
     let original = match remembered {
         Some(beat) => beat["original"].clone(),
-        None => {
-            let claim = step.get("PersistentVolumeClaim", &name.namespace, &name.name).await?;
-            if uid(&claim) != like_uid {
-                return Err(Problem::new(
-                    Kind::Conflict,
-                    format!("claim `{name}` was deleted and made anew by somebody else"),
-                ));
-            }
-            door.journal.beat(&step.id, "rebind", json!({"original": claim}))?;
-            claim
-        }
+        None => step.get("PersistentVolumeClaim", &name.namespace, &name.name).await?,
     };
+    let books = door.ledger.books();
+    let made: Vec<_> = books.temporary.iter().filter(|(_, (_, like, _))| *like == name).collect();
+    if made.is_empty() {
+        return Err(Problem::refused(format!("`{pv_name}` was not made for claim `{name}` by this run"))
+            .hint("create_pvc, run_copy_pod and verify_copy come first"));
+    }
+    let Some((temporary, (temporary_uid, ..))) = made.into_iter().find(|(_, (.., like))| like == uid(&original)) else {
+        return Err(Problem::new(Kind::Conflict, format!("claim `{name}` was deleted and made anew by somebody else")));
+    };
+    let (temporary, temporary_uid) = (temporary.clone(), temporary_uid.clone());
+    if is_new {
+        door.journal.beat(&step.id, "rebind", json!({"original": original}))?;
+    }
     let source = Pvc(&original).volume().to_owned();
     let target = step.get("PersistentVolume", "", &pv_name).await?;
     let shape = Shape {
@@ -316,6 +315,9 @@ async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
         }
         if is_there && !is_going {
             step.guarding(crate::copy::run::our_pods_are_gone(&door, &name)).await?;
+            if args.option("discard_new_data") == Some(&json!(true)) {
+                discard(&step, &name, &source, &pv_name).await?;
+            }
             if let Err(problem) = trusted(&step, &name, &source, &pv_name) {
                 give_back(&step, &target, &temporary, &temporary_uid).await?;
                 return Err(problem);
@@ -445,6 +447,35 @@ fn used(name: &PvcRef, user: &str, source: &str) -> Problem {
     ))
 }
 
+/// The person gives up what was written since the swap: only on the way back to the volume that this run replaced. Whatever
+/// becomes of it, the volume with the new data stays Retain.
+async fn discard(step: &Step, name: &PvcRef, source: &str, target: &str) -> Result<(), Problem> {
+    let door = &step.session.door;
+    if !door
+        .ledger
+        .books()
+        .swapped
+        .get(target)
+        .is_some_and(|swapped| swapped.target == source && swapped.claim == *name)
+    {
+        return Err(Problem::refused(format!("`{target}` was not replaced by `{source}` in this run"))
+            .hint("discard_new_data is for going back to the volume from before"));
+    }
+    let (from, to) = (step.get("PersistentVolume", "", source).await?, step.get("PersistentVolume", "", target).await?);
+    step.guarding(door.vigils.begin(step.cluster(), step.run(), name)).await?;
+    step.guarding(crate::copy::run::nodes_are_clean(door, name, &from, Duration::from_secs(300))).await?;
+    step.fact(Fact::Verified {
+        claim: name.clone(),
+        source: source.to_owned(),
+        source_uid: uid(&from).to_owned(),
+        target: target.to_owned(),
+        target_uid: uid(&to).to_owned(),
+        digest: String::new(),
+        mode: "discarded".into(),
+        at: Clock.stamp(),
+    })
+}
+
 /// The evidence that a deletion rests on, before anything is reserved.
 fn trusted(step: &Step, name: &PvcRef, source: &str, target: &str) -> Result<(), Problem> {
     let door = &step.session.door;
@@ -466,7 +497,12 @@ fn trusted(step: &Step, name: &PvcRef, source: &str, target: &str) -> Result<(),
 }
 
 /// Takes a reservation back: the target belongs to the temporary claim again.
-async fn give_back(step: &Step, target: &Json, temporary: &PvcRef, temporary_uid: &str) -> Result<(), Problem> {
+pub(super) async fn give_back(
+    step: &Step,
+    target: &Json,
+    temporary: &PvcRef,
+    temporary_uid: &str,
+) -> Result<(), Problem> {
     if Pv(target).claim().as_ref() == Some(temporary) {
         return Ok(());
     }
@@ -514,7 +550,13 @@ async fn adopt(
     step.write("adopt", write).await
 }
 
-async fn wait_bound(step: &Step, args: &Args, name: &PvcRef, seen: &Json, pv: &str) -> Result<Json, Problem> {
+pub(super) async fn wait_bound(
+    step: &Step,
+    args: &Args,
+    name: &PvcRef,
+    seen: &Json,
+    pv: &str,
+) -> Result<Json, Problem> {
     let claim_uid = uid(seen);
     let one = One {
         resource: known("PersistentVolumeClaim"),

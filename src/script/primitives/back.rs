@@ -1,0 +1,367 @@
+//! The way back: a write is undone, a claim is made as it was, a replaced volume is mounted again.
+
+use super::pv::{deadline, give_back, same_volume, wait_bound};
+use super::{Args, Effect, Primitive, Type, option, param};
+use crate::cluster::pv::{self, Pv};
+use crate::cluster::pvc::{self, Pvc, Shape};
+use crate::cluster::wait::{One, Seen};
+use crate::cluster::{Fact, RUN, STEP, known, text, uid};
+use crate::journal::{Class, Phase, Precondition, StepId, Verb, Write};
+use crate::script::enter::Step;
+use crate::words::{Json, Kind, Problem, PvcRef};
+use serde_json::json;
+
+pub const TABLE: &[Primitive] = &[
+    Primitive {
+        name: "undo_write",
+        params: &[param("step", Type::Text)],
+        options: &[],
+        returns: "text",
+        doc: "Takes one recorded write of this run back: a change by its inverse, a creation by deleting what was made. Returns \
+              `undone`, or `nothing` if it is as it was already.\nThrows `Conflict` with the difference if somebody else \
+              changed the same fields since.",
+        example: r#"patch_object("Deployment", "shop", "web", #{ metadata: #{ labels: #{ moving: "yes" } } });
+let told = undo_write("root/1.patch");
+told == "undone" && get_object("Deployment", "shop", "web").labels.moving == ()"#,
+        effect: Effect::Write,
+        rights: &[("get", "*", "*"), ("patch", "*", "*"), ("delete", "*", "*"), ("watch", "*", "*")],
+        run: |step, args| Box::pin(undo_write(step, args)),
+    },
+    Primitive {
+        name: "adopt_pv",
+        params: &[param("pv", Type::Object("PersistentVolume")), param("like", Type::Object("PersistentVolumeClaim"))],
+        options: &[option("timeout_s", Type::Int, "until it is bound: 300")],
+        returns: "PersistentVolumeClaim",
+        doc: "Makes a temporary claim on the volume that this run has replaced for the claim `like`, so that it can be copied to, \
+              compared, and given its name back with rebind.",
+        example: r#"let image = "registry.example/pvmigrate/agent:0.1.0";
+let data = get_pvc("shop", "data");
+let source = set_retain(get_pv(data.volume));
+let target = create_pvc(data, #{ class: "fast", image: image });
+let copy = set_retain(get_pv(target.volume));
+let stopped = stop(get_object("Deployment", "shop", "web"));
+run_copy_pod(data, target, #{ pass: "final", image: image });
+verify_copy(data, target, #{ pass: "final", image: image });
+let moved = rebind(copy, "shop", "data");
+let again = adopt_pv(get_pv(source.name), moved);
+verify_copy(moved, again, #{ pass: "final", watch: true, image: image });
+let back = rebind(get_pv(source.name), "shop", "data", #{ class: data.class });
+start(stopped);
+for pv in [source, copy] {
+    set_reclaim_policy(get_pv(pv.name), "Retain");
+}
+again.volume == source.name && back.volume == source.name"#,
+        effect: Effect::Write,
+        rights: &[
+            ("create", "", "persistentvolumeclaims"),
+            ("watch", "", "persistentvolumeclaims"),
+            ("get", "", "persistentvolumes"),
+            ("patch", "", "persistentvolumes"),
+        ],
+        run: |step, args| Box::pin(adopt_pv(step, args)),
+    },
+    Primitive {
+        name: "return_pv",
+        params: &[
+            param("pv", Type::Object("PersistentVolume")),
+            param("temporary", Type::Object("PersistentVolumeClaim")),
+        ],
+        options: &[],
+        returns: "PersistentVolume",
+        doc: "Gives a copy that was reserved for another name back to the temporary claim that this run made for it, and waits \
+              until that is bound.",
+        example: r#"let target = create_pvc(get_pvc("shop", "data"), #{ class: "fast", image: "registry.example/pvmigrate/agent:0.1.0" });
+let copy = return_pv(get_pv(target.volume), target);
+delete_pvc(target);
+copy.claim == "shop/" + target.name"#,
+        effect: Effect::Write,
+        rights: &[
+            ("get", "", "persistentvolumes"),
+            ("patch", "", "persistentvolumes"),
+            ("watch", "", "persistentvolumeclaims"),
+        ],
+        run: |step, args| Box::pin(return_pv(step, args)),
+    },
+    Primitive {
+        name: "restore_pvc",
+        params: &[param("was", Type::Object("PersistentVolumeClaim")), param("pv", Type::Object("PersistentVolume"))],
+        options: &[option("timeout_s", Type::Int, "for each wait: 300")],
+        returns: "PersistentVolumeClaim",
+        doc: "Makes a claim that is gone anew, as it was and on the volume that it had. The volume must be Retain.",
+        example: r#"let data = get_pvc("shop", "data");
+let pv = get_pv(data.volume);
+set_retain(pv);
+let stopped = stop(get_object("Deployment", "shop", "web"));
+delete_pvc(data);
+let back = restore_pvc(data, get_pv(pv.name));
+start(stopped);
+set_reclaim_policy(get_pv(pv.name), pv.policy);
+back.volume == pv.name && back.metadata.labels == data.metadata.labels"#,
+        effect: Effect::Write,
+        rights: &[
+            ("create", "", "persistentvolumeclaims"),
+            ("watch", "", "persistentvolumeclaims"),
+            ("get", "", "persistentvolumes"),
+            ("patch", "", "persistentvolumes"),
+        ],
+        run: |step, args| Box::pin(restore_pvc(step, args)),
+    },
+];
+
+async fn return_pv(step: Step, args: Args) -> Result<Json, Problem> {
+    let volume = same_volume(&step, args.json(0)).await?;
+    let temporary = Pvc(args.json(1));
+    let books = step.session.door.ledger.books();
+    if books.temporary.get(&temporary.reference()).is_none_or(|(uid, ..)| uid != temporary.uid()) {
+        return Err(Problem::refused(format!("claim `{}` was not made by this run", temporary.reference())));
+    }
+    if temporary.volume() != Pv(&volume).name() {
+        return Err(Problem::usage(format!(
+            "claim `{}` stood on `{}`, not on `{}`",
+            temporary.reference(),
+            temporary.volume(),
+            Pv(&volume).name()
+        )));
+    }
+    give_back(&step, &volume, &temporary.reference(), temporary.uid()).await?;
+    step.get("PersistentVolume", "", Pv(&volume).name()).await
+}
+
+async fn undo_write(step: Step, args: Args) -> Result<Json, Problem> {
+    let id = StepId::new(args.text(0));
+    let journal = &step.session.door.journal;
+    let recorded = journal.recorded(&id).filter(|recorded| !matches!(recorded.phase, Phase::Failed(_)));
+    let Some(write) = recorded.and_then(|recorded| recorded.write) else {
+        return Err(Problem::usage(format!("this run has no write `{id}`")).hint("pvmigrate runs show RUN lists them"));
+    };
+    let undone = match write.verb {
+        Verb::Create => unmake(&step, &id, &write).await?,
+        Verb::Patch => revert(&step, &write).await?,
+        Verb::Delete => {
+            return Err(Problem::refused(format!("{} was deleted: that cannot be taken back", write.object())));
+        }
+    };
+    journal.undone(&id)?;
+    Ok(json!(if undone { "undone" } else { "nothing" }))
+}
+
+/// Deletes what the write made, if it is still there and still that.
+async fn unmake(step: &Step, id: &StepId, write: &Write) -> Result<bool, Problem> {
+    let object = write.object();
+    let resource = step.cluster().resource(&format!("{}/{}", write.gvk.api_version(), write.gvk.kind)).await?;
+    let find = || async {
+        let found = step.cluster().find(&resource, &write.namespace, &write.name).await;
+        found.map_err(|e| e.problem(&format!("read {object}"), Some(&object)))
+    };
+    let Some(there) = find().await? else { return Ok(false) };
+    let mark = |mark: &str| there["metadata"]["annotations"][mark].as_str().unwrap_or_default().to_owned();
+    if mark(RUN) != step.run().as_str() || mark(STEP) != id.as_str() {
+        return Err(Problem::new(Kind::Conflict, format!("{object} is not what this run made"))
+            .object(&object)
+            .hint("somebody made it anew: look at it, and delete it if it is not needed"));
+    }
+    if object.kind == "PersistentVolumeClaim" {
+        give_up_copy(step, write, Pvc(&there))?;
+        step.guarding(crate::copy::run::our_pods_are_gone(&step.session.door, &Pvc(&there).reference())).await?;
+    }
+    let delete = Write {
+        verb: Verb::Delete,
+        body: json!({"propagationPolicy": "Background"}),
+        precondition: Precondition::Uid(uid(&there).to_owned()),
+        inverse: Vec::new(),
+        class: Class::Own,
+        ..write.clone()
+    };
+    step.write("delete", delete).await?;
+    let made = uid(&there).to_owned();
+    let one = One { resource: resource.clone(), namespace: &write.namespace, name: &write.name, seen: None };
+    let timeout = crate::words::clock::Clock.deadline(std::time::Duration::from_secs(300));
+    let what = format!("{object} is gone");
+    let gone = step.cluster().wait_for(&one, timeout, &step.session.door.cancel, &what, |now| match now {
+        Some(now) if uid(now) == made => Seen::NotYet("somebody holds it".into()),
+        _ => Seen::Done(()),
+    });
+    gone.await.map(|()| true)
+}
+
+/// A copy whose claim goes was verified for nothing. A claim that was made in the moment of a death is no less a copy.
+fn give_up_copy(step: &Step, write: &Write, temporary: Pvc<'_>) -> Result<(), Problem> {
+    let books = step.session.door.ledger.books();
+    let claim = temporary.reference();
+    if !books.temporary.contains_key(&claim) {
+        if write.class != Class::Own {
+            return Ok(());
+        }
+        let (uid, like) = (temporary.uid().to_owned(), claim.clone());
+        return step.fact(Fact::Temporary { claim, uid, like, like_uid: String::new() });
+    }
+    let sources: Vec<String> = books
+        .verified
+        .iter()
+        .filter(|(source, verified)| verified.target == temporary.volume() && !books.swapped.contains_key(*source))
+        .map(|(source, _)| source.clone())
+        .collect();
+    sources.into_iter().try_for_each(|source| step.fact(Fact::Voided { source, why: "it is taken back".into() }))
+}
+
+/// Sends the inverse, if the object is as the write left it.
+async fn revert(step: &Step, write: &Write) -> Result<bool, Problem> {
+    let object = write.object();
+    let resource = step.cluster().resource(&format!("{}/{}", write.gvk.api_version(), write.gvk.kind)).await?;
+    let mut changed = false;
+    for (number, inverse) in write.inverse.iter().enumerate() {
+        let found = step.cluster().find(&resource, &write.namespace, &write.name).await;
+        let found = found.map_err(|e| e.problem(&format!("read {object}"), Some(&object)))?;
+        let conflict = |message: String| Problem::new(Kind::Conflict, message).object(&object);
+        let Some(now) = found else {
+            return Err(conflict(format!("{object} is gone: it cannot be put back")));
+        };
+        if write.precondition.uid().is_some_and(|meant| meant != uid(&now)) {
+            return Err(conflict(format!("{object} was deleted and made anew by somebody else")));
+        }
+        if stands(&now, &inverse.body) {
+            continue;
+        }
+        if !stands(&now, &write.body) {
+            let mut problem = conflict(format!("{object} was changed by somebody else since"));
+            for line in differences("", &write.body, &inverse.body, &now) {
+                problem = problem.quote(line);
+            }
+            return Err(problem.hint("put the fields right by hand, then go on with the same command"));
+        }
+        step.write_on(&now, &format!("undo-{number}"), inverse.clone()).await?;
+        changed = true;
+    }
+    Ok(changed)
+}
+
+/// True if the merge patch would change nothing of the object, our own marks aside.
+fn stands(object: &Json, patch: &Json) -> bool {
+    match (object, patch) {
+        (_, Json::Object(fields)) => fields
+            .iter()
+            .filter(|(key, _)| !key.starts_with("pvmigrate.io/"))
+            .all(|(key, value)| stands(object.get(key).unwrap_or(&Json::Null), value)),
+        _ => object == patch,
+    }
+}
+
+/// `spec.replicas: we wrote 0, it was 2, it is 5`
+fn differences(path: &str, ours: &Json, before: &Json, now: &Json) -> Vec<String> {
+    let Json::Object(fields) = ours else {
+        return match now == ours {
+            true => Vec::new(),
+            false => vec![format!("{path}: this run wrote {ours}, before it was {before}, now it is {now}")],
+        };
+    };
+    let ours = fields.iter().filter(|(key, _)| !key.starts_with("pvmigrate.io/"));
+    ours.flat_map(|(key, value)| {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        differences(&path, value, &before[key.as_str()], now.get(key).unwrap_or(&Json::Null))
+    })
+    .collect()
+}
+
+async fn adopt_pv(step: Step, args: Args) -> Result<Json, Problem> {
+    let volume = same_volume(&step, args.json(0)).await?;
+    let (volume_name, like) = (Pv(&volume).name().to_owned(), Pvc(args.json(1)));
+    let books = step.session.door.ledger.books();
+    let name = like.reference();
+    let stands =
+        |swapped: &crate::cluster::ledger::Swapped| swapped.uid == like.uid() && swapped.target == like.volume();
+    if !books.swapped.get(&volume_name).is_some_and(stands) {
+        // A swap that was broken off when its claim was made, and not yet seen to be bound.
+        let ours = like.0["metadata"]["annotations"][RUN] == step.run().as_str();
+        let copied = books.verified.get(&volume_name);
+        if !ours || !copied.is_some_and(|copied| copied.claim == name && copied.target == like.volume()) {
+            return Err(Problem::refused(format!(
+                "volume `{volume_name}` was not replaced by this run for the claim `{name}` that stands there now"
+            ))
+            .object(format!("PersistentVolume:{volume_name}")));
+        }
+        let bound = wait_bound(&step, &args, &name, like.0, like.volume()).await?;
+        step.fact(Fact::Swapped {
+            claim: name.clone(),
+            was_uid: String::new(),
+            uid: uid(&bound).to_owned(),
+            source: volume_name.clone(),
+            target: like.volume().to_owned(),
+        })?;
+    }
+    let plan = pvc::plan_standing(step.run(), like, Pv(&volume));
+    let temporary = PvcRef::new(&plan.namespace, &plan.name);
+    let made = step.write("create", plan).await?;
+    step.fact(Fact::Temporary {
+        claim: temporary.clone(),
+        uid: uid(&made).to_owned(),
+        like: like.reference(),
+        like_uid: like.uid().to_owned(),
+    })?;
+    let now = step.guarding(step.get("PersistentVolume", "", &volume_name)).await?;
+    if Pv(&now).claim_uid() != uid(&made) {
+        step.write_on(&now, "give", pv::plan_return(Pv(&now), &temporary, uid(&made))).await?;
+    }
+    wait_bound(&step, &args, &temporary, &made, &volume_name).await
+}
+
+async fn restore_pvc(step: Step, args: Args) -> Result<Json, Problem> {
+    let was = Pvc(args.json(0));
+    let (name, volume_name) = (was.reference(), Pv(args.json(1)).name().to_owned());
+    if was.volume() != volume_name {
+        return Err(Problem::usage(format!("claim `{name}` stood on `{}`, not on `{volume_name}`", was.volume())));
+    }
+    let claims = known("PersistentVolumeClaim");
+    let one = One { resource: claims, namespace: &name.namespace, name: &name.name, seen: None };
+    let what = format!("the claim `{name}` of before is gone");
+    let left = step
+        .cluster()
+        .wait_for(&one, deadline(&args, 300), &step.session.door.cancel, &what, |claim| match claim {
+            Some(claim) if uid(claim) == was.uid() && Pvc(claim).is_going() => Seen::NotYet("a pod holds it".into()),
+            Some(claim) => Seen::Done(Some(claim.clone())),
+            None => Seen::Done(None),
+        })
+        .await?;
+    if let Some(there) = &left
+        && uid(there) == was.uid()
+    {
+        return Ok(there.clone());
+    }
+    let volume = same_volume(&step, args.json(1)).await?;
+    if left.is_none() && (Pv(&volume).claim() != Some(name.clone()) || !Pv(&volume).claim_uid().is_empty()) {
+        step.write_on(&volume, "reserve", pv::plan_reserve(Pv(&volume), &name)).await?;
+    }
+    let made = match left {
+        // A StatefulSet may have made it of its own accord; it stands on the right volume, or nothing is done.
+        Some(there) => there,
+        None => {
+            let shape = Shape {
+                class: was.class().to_owned(),
+                size: Some(text(was.0, "/spec/resources/requests/storage").to_owned()),
+                modes: None,
+            };
+            let successor = pvc::plan_successor(was, &Json::Null, &volume_name, &shape);
+            super::pvc::create_with_room(&step, &args, &successor).await?
+        }
+    };
+    let bound = wait_bound(&step, &args, &name, &made, &volume_name).await?;
+    step.write("clean", pvc::plan_clean(Pvc(&bound))).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_foreign_change_is_told_field_by_field() {
+        let ours = json!({"metadata": {"annotations": {"pvmigrate.io/run": "x", "a": "1"}}, "spec": {"replicas": 0}});
+        let before =
+            json!({"metadata": {"annotations": {"pvmigrate.io/run": null, "a": null}}, "spec": {"replicas": 2}});
+        let now = json!({"metadata": {"annotations": {"a": "1"}}, "spec": {"replicas": 5}});
+        assert!(!stands(&now, &ours) && !stands(&now, &before));
+        assert!(stands(&json!({"spec": {"replicas": 2}}), &before), "what is absent is null");
+        assert_eq!(
+            differences("", &ours, &before, &now),
+            ["spec.replicas: this run wrote 0, before it was 2, now it is 5"]
+        );
+    }
+}
