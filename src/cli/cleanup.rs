@@ -4,7 +4,7 @@ use super::session::{self, Start};
 use super::{Failure, Global, state_dir, ui};
 use crate::cluster::{Ledger, pv::Pv};
 use crate::journal::Runs;
-use crate::script::Script;
+use crate::script::{Script, undo};
 use crate::words::{Kind, Problem, RunId};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -39,7 +39,7 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
         ui::talk(&format!("run {run} has nothing to free"));
         return Ok(());
     }
-    if journal.ended("root").is_none() {
+    if journal.ended("root").is_none() && journal.ended(undo::BRANCH).is_none() {
         return Err(Failure::from(
             Problem::refused(format!("run {run} is not over")).hint(session::resume_line(global, &run)),
         ));
@@ -88,5 +88,6 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
     file.args = json!({"volumes": volumes});
     let (cluster, trial) = reached.into_parts();
     let start = Start { script, runtime, cluster, journal, file, voice, cancel, yes: true, trial };
-    session::execute_in(start, "cleanup")?.conclude(global).map(|_| ())
+    let again = format!("to go on: {}", session::line(global, &format!("cleanup {run}")));
+    session::execute_in(start, "cleanup")?.conclude_with(global, vec![again]).map(|_| ())
 }

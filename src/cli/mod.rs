@@ -13,6 +13,7 @@ mod repl;
 mod repl_input;
 mod report;
 mod resume;
+mod rollback;
 mod run;
 mod runs;
 mod scripts;
@@ -84,6 +85,7 @@ pub enum Command {
     Run(run::Args),
     Resume(resume::Args),
     Runs(runs::Args),
+    Rollback(rollback::Args),
     Cleanup(cleanup::Args),
     Check(check::Args),
     Scripts(scripts::Args),
@@ -112,6 +114,7 @@ pub fn main() -> u8 {
         Command::Run(args) => run::main(&global, args),
         Command::Resume(args) => resume::main(&global, &args),
         Command::Runs(args) => runs::main(&global, args),
+        Command::Rollback(args) => rollback::main(&global, &args),
         Command::Cleanup(args) => cleanup::main(&global, &args),
         Command::Check(args) => check::main(&args),
         Command::Scripts(args) => scripts::main(&global, &args),

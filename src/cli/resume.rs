@@ -3,7 +3,7 @@
 use super::session::{self, Start};
 use super::{Failure, Global, state_dir, ui};
 use crate::journal::Runs;
-use crate::script::Script;
+use crate::script::{Script, undo};
 use crate::words::{Kind, Problem, RunId};
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,15 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
         None => runs.latest_stopped()?,
     };
     let (file, journal, _) = runs.open(&run)?;
+    if journal.ended(undo::BRANCH).is_some() {
+        return Err(Problem::refused(format!("run {run} was taken back: there is nothing to resume")).into());
+    }
+    if journal.is_past(undo::BRANCH, 1) {
+        return Err(Failure::from(
+            Problem::refused(format!("run {run} is being taken back: it does not go on"))
+                .hint(format!("pvmigrate rollback {run}")),
+        ));
+    }
     if journal.ended("root").is_some() {
         ui::talk(&format!("run {run} is done: there is nothing to resume"));
         return Ok(());

@@ -220,8 +220,20 @@ impl Ended {
     /// What to tell the person.
     ///
     /// # Errors
-    /// The failure of the run, with how to go on.
+    /// The failure of the run, with how to go on and how to go back.
     pub fn conclude(self, global: &Global) -> Result<Json, Failure> {
+        let next = vec![
+            format!("the run can be continued: {}", resume_line(global, &self.run)),
+            format!("or taken back: {}", line(global, &format!("rollback {}", self.run))),
+        ];
+        self.conclude_with(global, next)
+    }
+
+    /// The same with what to type next after a failure.
+    ///
+    /// # Errors
+    /// As [`Ended::conclude`].
+    pub fn conclude_with(self, global: &Global, next: Vec<String>) -> Result<Json, Failure> {
         match self.result {
             Ok(value) => Ok(value),
             Err(problem) => {
@@ -232,7 +244,7 @@ impl Ended {
                         "the cluster was in this process and is gone: `pvmigrate lab up` makes one that stays".into(),
                     );
                 } else if self.changed {
-                    last.push(format!("the run can be continued: {}", resume_line(global, &self.run)));
+                    last.extend(next);
                 } else if problem.kind != Kind::Usage {
                     last.push("nothing was changed".to_owned());
                 }
@@ -244,7 +256,12 @@ impl Ended {
 
 /// Exactly what to type.
 pub fn resume_line(global: &Global, run: &RunId) -> String {
-    let mut line = format!("pvmigrate resume {run}");
+    line(global, &format!("resume {run}"))
+}
+
+/// The same for any command.
+pub fn line(global: &Global, command: &str) -> String {
+    let mut line = format!("pvmigrate {command}");
     for (flag, value) in [
         ("--kubeconfig", global.kubeconfig.as_ref().map(|path| path.display().to_string())),
         ("--context", global.context.clone()),

@@ -13,6 +13,7 @@ mod parallel;
 pub mod primitives;
 pub mod resolver;
 pub mod session;
+pub mod undo;
 pub mod view;
 
 use crate::words::{Json, Kind, Problem};

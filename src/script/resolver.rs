@@ -17,6 +17,7 @@ type SharedModule = Shared<Module>;
 
 /// The embedded stdlib: name and text.
 pub const STDLIB: &[(&str, &str)] = &[
+    ("std/back", include_str!("../../stdlib/back.rhai")),
     ("std/choose", include_str!("../../stdlib/choose.rhai")),
     ("std/plan", include_str!("../../stdlib/plan.rhai")),
     ("std/unit", include_str!("../../stdlib/unit.rhai")),

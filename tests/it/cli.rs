@@ -95,6 +95,9 @@ fn slips_of_the_pen_are_understood() {
         (&["resume", "0123abcd"], &["run 0123abcd is not known here", "pvmigrate runs"]),
         (&["resume"], &["there is no stopped run to resume"]),
         (&["cleanup", "0123abcd"], &["run 0123abcd is not known here"]),
+        (&["rollback", "0123abcd"], &["run 0123abcd is not known here", "pvmigrate runs"]),
+        (&["rollback"], &["there is no stopped run"]),
+        (&["rollback", "0123abcd", "--reverse-sync", "--discard-new-data"], &["cannot be used with"]),
         (&["agent", "copy", "nowhere", "elsewhere", "--pass", "hot"], &["nowhere"]),
     ] {
         desk.says(args, 2, texts);
@@ -247,6 +250,7 @@ fn help_and_version_are_data() {
             "run",
             "resume",
             "runs",
+            "rollback",
             "cleanup",
             "check",
             "scripts",

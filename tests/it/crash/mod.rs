@@ -41,7 +41,97 @@ fn a_crash_at_any_write_ends_as_if_nothing_had_happened() {
     insta::with_settings!({snapshot_path => "../../golden/effects", prepend_module_to_snapshot => false}, {
         insta::assert_snapshot!("sc-migrate", effects.join("\n"));
     });
-    let mut cases: Vec<(usize, How)> = (0..effects.len()).flat_map(|point| How::ALL.map(|how| (point, how))).collect();
+    let name = "a_crash_at_any_write";
+    each(name, &effects, &How::ALL, SAMPLE, |point, how| single(point, how, &effects, &end));
+}
+
+/// Cut off at any write and taken back instead of resumed: everything is as before the run.
+#[test]
+fn a_rollback_after_a_crash_leaves_nothing_of_the_run() {
+    let (effects, _) = reference();
+    let before = Trial::new().end().made_anew();
+    let kills: Vec<How> = How::ALL.into_iter().filter(|how| how.kills()).collect();
+    each("a_rollback_after_a_crash", &effects, &kills, SAMPLE / 2, |point, how| {
+        let trial = Trial::new();
+        let doom = Doom::at(point, how);
+        let first = trial.run(&doom, false);
+        if !doom.has_fired() || first.is_ok() {
+            return Err(format!("the fault did not fire: {first:?}"));
+        }
+        let told = match trial.take_back(&Doom::none(), "compare") {
+            // What the workload wrote on the new volume comes along.
+            Err(why) if why.contains("was started on the new volume") => trial.take_back(&Doom::none(), "reverse"),
+            told => told,
+        };
+        told.map_err(|why| format!("rollback: {why}"))?;
+        trial.check_always();
+        let differences = before.differences(&trial.end().made_anew());
+        if differences.is_empty() { Ok(()) } else { Err(differences.join("\n")) }
+    });
+}
+
+/// A run that is over, taken back: everything is as before it, but for a volume with new data that is kept when told.
+#[test]
+fn a_run_that_is_over_is_taken_back() {
+    let before = Trial::new().end().made_anew();
+    for how in ["discard", "reverse"] {
+        let trial = Trial::new();
+        trial.run(&Doom::none(), false).unwrap();
+        let refused = trial.take_back(&Doom::none(), "compare").unwrap_err();
+        assert!(refused.contains("was started on the new volume"), "{refused}");
+        trial.take_back(&Doom::none(), how).unwrap();
+        trial.check_always();
+        let differences = before.differences(&trial.end().made_anew());
+        match how {
+            "discard" => {
+                assert_eq!(differences.len(), 1, "{differences:?}");
+                assert!(differences[0].contains("PersistentVolume of class fast") && differences[0].contains("Retain"));
+            }
+            _ => assert_eq!(differences, Vec::<String>::new()),
+        }
+    }
+}
+
+/// A rollback that is cut off at any of its own writes goes on where it was.
+#[test]
+fn a_crash_during_a_rollback_is_gone_on_with() {
+    let before = Trial::new().end().made_anew();
+    let moved = || {
+        let trial = Trial::new();
+        trial.run(&Doom::none(), false).unwrap();
+        trial
+    };
+    let (undisturbed, doom) = (moved(), Doom::none());
+    undisturbed.take_back(&doom, "reverse").unwrap();
+    let effects = doom.effects();
+    insta::with_settings!({snapshot_path => "../../golden/effects", prepend_module_to_snapshot => false}, {
+        insta::assert_snapshot!("rollback", effects.join("\n"));
+    });
+    each("a_crash_during_a_rollback", &effects, &How::ALL, SAMPLE / 2, |point, how| {
+        let (trial, doom) = (moved(), Doom::at(point, how));
+        let first = trial.take_back(&doom, "reverse");
+        if !doom.has_fired() || first.is_ok() == how.kills() {
+            return Err(format!("the fault did not fire, or not as it should: {first:?}"));
+        }
+        if first.is_err() {
+            trial.take_back(&Doom::none(), "reverse").map_err(|why| format!("again: {why}"))?;
+        }
+        trial.check_always();
+        let differences = before.differences(&trial.end().made_anew());
+        if differences.is_empty() { Ok(()) } else { Err(differences.join("\n")) }
+    });
+}
+
+/// Runs the cases, all or what fits into the time, four at once; a failure prints the line that repeats it.
+fn each(
+    name: &str,
+    effects: &[String],
+    ways: &[How],
+    sample: Duration,
+    case: impl Fn(usize, How) -> Result<(), String> + Sync,
+) {
+    let mut cases: Vec<(usize, How)> =
+        (0..effects.len()).flat_map(|point| ways.iter().map(move |how| (point, *how))).collect();
     if let Ok(one) = std::env::var(ONE) {
         cases.retain(|(point, how)| format!("{point}:{}", how.word()) == one);
         assert_eq!(cases.len(), 1, "{ONE}={one} is none of {} points", effects.len());
@@ -58,10 +148,11 @@ fn a_crash_at_any_write_ends_as_if_nothing_had_happened() {
         for _ in 0..4 {
             scope.spawn(|| {
                 while let Some((point, how)) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    if !all && started.elapsed() > SAMPLE {
+                    if !all && started.elapsed() > sample {
                         return;
                     }
-                    let outcome = std::panic::catch_unwind(|| single(*point, *how, &effects, &end));
+                    // Every case has a lab of its own: a panic leaves nothing half done for the others.
+                    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| case(*point, *how)));
                     done.lock().unwrap().insert(*point);
                     let why = match outcome {
                         Ok(Ok(())) => continue,
@@ -72,9 +163,8 @@ fn a_crash_at_any_write_ends_as_if_nothing_had_happened() {
                             .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
                             .unwrap_or_default(),
                     };
-                    let line =
-                        format!("{ONE}={point}:{} cargo test --test it crash::  # {}", how.word(), effects[*point]);
-                    failed.lock().unwrap().push(format!("{line}\n{why}"));
+                    let repeat = format!("{ONE}={point}:{} cargo test --test it {name}", how.word());
+                    failed.lock().unwrap().push(format!("{repeat}  # {}\n{why}", effects[*point]));
                 }
             });
         }
@@ -82,7 +172,7 @@ fn a_crash_at_any_write_ends_as_if_nothing_had_happened() {
     let ran = next.load(Ordering::SeqCst).min(cases.len());
     let points = done.lock().unwrap().len();
     eprintln!(
-        "crash: {ran} of {} cases, {points} of {} writes, seed {seed}, {:.0?}",
+        "{name}: {ran} of {} cases, {points} of {} writes, seed {seed}, {:.0?}",
         cases.len(),
         effects.len(),
         started.elapsed()

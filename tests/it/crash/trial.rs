@@ -3,15 +3,15 @@
 use super::doom::{Doom, Dying, Faulty};
 use super::oracle::{Oracle, Picture};
 use pvmigrate::cluster::{self, Door, Ledger, Vigils};
-use pvmigrate::journal::{FileStore, Journal};
+use pvmigrate::journal::{FileStore, Journal, Store as _};
 use pvmigrate::lab::kubelet::{Image, Images};
 use pvmigrate::lab::scenario::Scenario;
 use pvmigrate::lab::{Lab, Options};
-use pvmigrate::script::Script;
 use pvmigrate::script::session::Session;
+use pvmigrate::script::{Script, undo};
 use pvmigrate::words::RunId;
 use pvmigrate::words::voice::Mute;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -55,19 +55,45 @@ impl Trial {
 
     /// Runs until the end or the death; `resumed` goes on with the journal that is there.
     pub fn run(&self, doom: &Arc<Doom>, resumed: bool) -> Result<(), String> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let run: RunId = serde_json::from_value(Value::from(RUN)).expect("it is an id");
-        let inner = self.open()?;
-        let store = Dying { inner, file: self.state.join("journal.jsonl"), doom: doom.clone() };
-        let journal = Journal::open(run, Box::new(store)).map_err(|problem| problem.to_string())?;
         let cancel = CancellationToken::new();
-        let mut script = Script::load("sc-migrate", &cancel).expect("the stock script is right");
+        let script = Script::load("sc-migrate", &cancel).expect("the stock script is right");
         let mut args = Map::new();
         for spec in &script.options {
             args.insert(spec.name.clone(), spec.otherwise());
         }
         args.insert("source-sc".into(), "slow".into());
         args.insert("dest-sc".into(), "fast".into());
+        self.execute(doom, script, cancel, Value::Object(args), "root", resumed)
+    }
+
+    /// Takes back what the journal has, until the end or the death.
+    pub fn take_back(&self, doom: &Arc<Doom>, how: &str) -> Result<(), String> {
+        let events = self.open()?.load().map_err(|problem| problem.to_string())?;
+        let (state, books) = undo::before_rollback(&events).map_err(|problem| problem.to_string())?;
+        let plan = undo::plan(&state, &books, how);
+        if let Some(obstacle) = plan.obstacles.first() {
+            return Err(format!("refused: {obstacle}"));
+        }
+        let cancel = CancellationToken::new();
+        let script = Script::typed(undo::SCRIPT, &cancel).expect("it is tested");
+        let args = undo::args(&plan, &json!({"how": how, "image": null, "pod_patch": null, "run_as": null}), 4);
+        self.execute(doom, script, cancel, args, undo::BRANCH, true)
+    }
+
+    fn execute(
+        &self,
+        doom: &Arc<Doom>,
+        mut script: Script,
+        cancel: CancellationToken,
+        args: Value,
+        branch: &str,
+        resumed: bool,
+    ) -> Result<(), String> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let run: RunId = serde_json::from_value(Value::from(RUN)).expect("it is an id");
+        let inner = self.open()?;
+        let store = Dying { inner, file: self.state.join("journal.jsonl"), doom: doom.clone() };
+        let journal = Journal::open(run, Box::new(store)).map_err(|problem| problem.to_string())?;
         let facts = journal.facts();
         let door = Door {
             cluster: runtime
@@ -82,16 +108,16 @@ impl Trial {
             door,
             runtime: runtime.handle().clone(),
             voice: Arc::new(Mute),
-            args: Value::Object(args),
+            args,
             yes: true,
             resumed,
         });
         let ended = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().stack_size(64 << 20);
-            let thread = thread.spawn_scoped(scope, || script.run(&session, "root")).expect("a thread can be started");
+            let thread = thread.spawn_scoped(scope, || script.run(&session, branch)).expect("a thread can be started");
             thread.join().expect("the script's thread does not panic")
         });
-        let ended = ended.and_then(|value| journal.end("root", value)).map_err(|problem| problem.to_string());
+        let ended = ended.and_then(|value| journal.end(branch, value)).map_err(|problem| problem.to_string());
         drop((session, journal, script));
         runtime.shutdown_timeout(Duration::from_secs(5));
         let faults = doom.faults();

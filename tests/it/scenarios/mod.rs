@@ -13,4 +13,5 @@ mod refusals_managers;
 mod refusals_server;
 mod refusals_volumes;
 mod refused;
+mod rollback;
 mod shop;

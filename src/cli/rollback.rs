@@ -1,0 +1,117 @@
+//! `pvmigrate rollback [RUN]`
+
+use super::session::{self, Start};
+use super::{Failure, Global, state_dir, ui};
+use crate::journal::Runs;
+use crate::script::{Script, undo};
+use crate::words::{Json, Kind, Problem, RunId};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+/// Take a run back: newest first, until everything is as it was before
+///
+/// Nothing is needed but the run's journal. Whatever somebody else has changed since stops it, with the difference. It can
+/// be broken off at any moment: the same command goes on.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The run; the newest one that stopped if left out
+    #[arg(value_name = "RUN")]
+    run: Option<String>,
+    /// Only say what would be done
+    #[arg(long)]
+    plan: bool,
+    /// Copy what was written on the new volumes back to the old ones, verified, before they are used again
+    #[arg(long, conflicts_with = "discard_new_data")]
+    reverse_sync: bool,
+    /// Go back to the old volumes as they are: what was written since stays on the new ones, which are kept
+    #[arg(long)]
+    discard_new_data: bool,
+    /// How many units at once
+    #[arg(long, value_name = "INT", default_value_t = 4)]
+    parallel: u8,
+}
+
+pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
+    session::needs_a_cluster_that_stays(global)?;
+    let runs = Runs::new(&state_dir(global)?);
+    let run = match &args.run {
+        Some(text) => RunId::parse(text)?,
+        None => runs.latest_stopped()?,
+    };
+    let (_, events) = runs.show(&run)?;
+    let (mut file, journal, _) = runs.open(&run)?;
+    if journal.ended(undo::BRANCH).is_some() {
+        ui::talk(&format!("run {run} is taken back already"));
+        return Ok(());
+    }
+    let (state, books) = undo::before_rollback(&events)?;
+    let how = match (args.reverse_sync, args.discard_new_data) {
+        (true, _) => "reverse",
+        (_, true) => "discard",
+        _ => "compare",
+    };
+    let plan = undo::plan(&state, &books, how);
+    if !plan.obstacles.is_empty() {
+        return Err(Failure {
+            problems: plan.obstacles,
+            sources: vec![],
+            last: vec!["nothing was changed".into()],
+            code: 3,
+        });
+    }
+    if plan.units.is_empty() {
+        ui::talk(&format!("run {run} has changed nothing that could be taken back"));
+        return Ok(());
+    }
+    let mut told = vec![format!("run {run} of {} is taken back, newest first:", file.script)];
+    told.extend(undo::describe(&plan));
+    if args.plan {
+        ui::print(&told.join("\n"));
+        return Ok(());
+    }
+    let cancel = CancellationToken::new();
+    let script = Script::typed(undo::SCRIPT, &cancel).map_err(|problems| Failure {
+        problems,
+        sources: vec![],
+        last: vec![],
+        code: 70,
+    })?;
+    let runtime = session::runtime()?;
+    session::on_signals(global, &runtime, &cancel);
+    let reached = session::reach(global, &runtime)?;
+    if reached.uid != file.cluster_uid {
+        return Err(Failure::from(
+            Problem::new(Kind::Diverged, format!("run {run} belongs to another cluster"))
+                .hint(format!("pvmigrate rollback {run} --context {}", file.context)),
+        ));
+    }
+    let voice = ui::voice(global);
+    let begun = journal.is_past(undo::BRANCH, 1);
+    if global.yes || begun {
+        ui::talk(&told.join("\n"));
+    } else {
+        match voice.confirm(&told.join("\n")) {
+            Some(true) => {}
+            Some(false) => return Err(Problem::refused("not confirmed").into()),
+            None => {
+                return Err(Problem::refused("nobody is here to confirm")
+                    .hint("add --yes to go on without asking")
+                    .into());
+            }
+        }
+    }
+    let given = |name: &str| file.args.get(name).cloned().unwrap_or(Json::Null);
+    let opts = json!({"how": how, "image": given("image"), "pod_patch": given("pod-patch"), "run_as": given("run-as")});
+    file.args = undo::args(&plan, &opts, args.parallel);
+    let (cluster, trial) = reached.into_parts();
+    let start = Start { script, runtime, cluster, journal, file, voice, cancel, yes: true, trial };
+    let way = match how {
+        "reverse" => " --reverse-sync",
+        "discard" => " --discard-new-data",
+        _ => "",
+    };
+    let again = format!("to go on: {}", session::line(global, &format!("rollback {run}{way}")));
+    session::execute_in(start, undo::BRANCH)?.conclude_with(global, vec![again])?;
+    ui::talk(&format!("run {run} is taken back"));
+    Ok(())
+}

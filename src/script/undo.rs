@@ -1,0 +1,327 @@
+//! What taking a run back consists of: pure, from its journal alone, newest first, unit by unit.
+//!
+//! It says what to do, not how: `stdlib/back.rhai` does it with the primitives that scripts have, so that every write
+//! of a rollback is journaled, guarded and resumable like any other. What must stay true: the plan depends on nothing
+//! that the rollback itself writes, so that a rollback that was broken off goes on where it was.
+
+use crate::cluster::ledger::Books;
+use crate::cluster::{text, uid};
+use crate::journal::{Class, Event, Phase, State, Step, StepId, Verb, Write};
+use crate::words::{Json, ObjectRef, Problem};
+use serde_json::json;
+use std::collections::BTreeSet;
+
+/// The branch that a rollback is journaled in.
+pub const BRANCH: &str = "rollback";
+
+/// What takes it back.
+pub const SCRIPT: &str = r#"//! Take a run back.
+import "std/back" as back;
+let units = arg("units", #{ many: true });
+let opts = arg("opts");
+let parallel = arg("parallel", #{ kind: "int" });
+parallel_map(units, parallel, |u| back::take_back(u, opts));
+"#;
+
+/// The values of the script's options.
+pub fn args(plan: &Plan, opts: &Json, parallel: u8) -> Json {
+    let units: Vec<Json> = plan.units.iter().map(|unit| json!({"key": unit.key, "entries": unit.entries})).collect();
+    json!({"units": units, "opts": opts, "parallel": parallel})
+}
+
+/// What is taken back, and what cannot be.
+#[derive(Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Each unit with its entries, newest first.
+    pub units: Vec<Unit>,
+    /// What stays as it is, for the person.
+    pub stays: Vec<String>,
+    /// What speaks against the whole.
+    pub obstacles: Vec<Problem>,
+}
+
+/// What was done in one branch of the run, and in those inside of it.
+#[derive(Debug, Default, PartialEq)]
+pub struct Unit {
+    pub key: String,
+    pub entries: Vec<Json>,
+}
+
+/// The events that stand before a rollback began, folded.
+///
+/// # Errors
+/// If they are no journal.
+pub fn before_rollback(events: &[Event]) -> Result<(State, Books), Problem> {
+    let (mut state, mut books) = (State::default(), Books::default());
+    for event in events.iter().take_while(|event| !is_of_rollback(event.id.as_str())) {
+        state.next(event).map_err(|illegal| Problem::bug(illegal.to_string()))?;
+    }
+    for fact in &state.facts {
+        books.take(serde_json::from_value(fact.clone()).map_err(|e| {
+            Problem::new(crate::words::Kind::Diverged, "the journal holds a fact that this version does not know")
+                .because(&e)
+        })?);
+    }
+    Ok((state, books))
+}
+
+pub fn is_of_rollback(id: &str) -> bool {
+    id == BRANCH || id.strip_prefix(BRANCH).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Plans it.
+pub fn plan(state: &State, books: &Books, how: &str) -> Plan {
+    let mut written: Vec<(&StepId, &Step, &Write)> = state
+        .steps
+        .iter()
+        .filter(|(_, step)| !step.undone && !matches!(step.phase, Phase::Failed(_)))
+        .filter_map(|(id, step)| Some((id, step, step.write.as_ref()?)))
+        .collect();
+    written.sort_by_key(|(_, step, _)| std::cmp::Reverse(step.first));
+    let mut plan = Plan::default();
+    let mut swaps = BTreeSet::new();
+    for (id, step, write) in written {
+        let entry = match entry(id, step, write, state, books) {
+            Taken::Back(entry) => entry,
+            Taken::Nothing => continue,
+            Taken::Stays(what) => {
+                plan.stays.push(what);
+                continue;
+            }
+            Taken::Never(problem) => {
+                plan.obstacles.push(problem);
+                continue;
+            }
+        };
+        // All writes of one swap are taken back together, where its last one stands.
+        if entry["what"] == "swap" && !swaps.insert(entry["step"].to_string()) {
+            continue;
+        }
+        let key = unit_of(id);
+        match plan.units.iter_mut().find(|unit| unit.key == key) {
+            Some(unit) => unit.entries.push(entry),
+            None => plan.units.push(Unit { key, entries: vec![entry] }),
+        }
+    }
+    if how == "compare" {
+        plan.obstacles.extend(plan.units.iter().filter_map(ran_on_the_new));
+    }
+    plan
+}
+
+/// A workload that was started on its new volume has written there.
+fn ran_on_the_new(unit: &Unit) -> Option<Problem> {
+    let is = |what: &'static str| move |entry: &&Json| entry["what"] == what;
+    let started = unit.entries.iter().find(is("stop"))?;
+    unit.entries.iter().find(is("swap")).filter(|swap| swap["deleted"] == true)?;
+    Some(
+        Problem::refused(format!(
+            "{} was started on the new volume: what it wrote there is not on the old one",
+            text(started, "/object")
+        ))
+        .hint("--reverse-sync copies it back first, --discard-new-data goes back without it"),
+    )
+}
+
+enum Taken {
+    Back(Json),
+    Nothing,
+    Stays(String),
+    Never(Problem),
+}
+
+fn entry(id: &StepId, step: &Step, write: &Write, state: &State, books: &Books) -> Taken {
+    let object = write.object();
+    let about = json!({"step": id.as_str(), "kind": write.gvk.kind, "namespace": write.namespace, "name": write.name,
+        "object": object.to_string(), "uid": write.precondition.uid()});
+    let back = |what: &str, more: Json| {
+        let mut entry = about.clone();
+        entry["what"] = what.into();
+        json_patch::merge(&mut entry, &more);
+        Taken::Back(entry)
+    };
+    match (step.op.as_str(), write.verb, write.class) {
+        (_, _, Class::Free) => Taken::Never(
+            Problem::refused(format!("volume `{}` was given up: its bytes are gone", write.name))
+                .hint("what stands on the new volumes stays there"),
+        ),
+        (_, _, Class::Swap) => match swap(id, state, books) {
+            Some(swap) => back("swap", swap),
+            None => Taken::Nothing,
+        },
+        ("stop", Verb::Patch, _) => {
+            let noted =
+                write.body.pointer("/metadata/annotations").and_then(|all| all[crate::cluster::REPLICAS].as_str());
+            match noted.and_then(|count| count.parse::<i64>().ok()) {
+                Some(replicas) => back("start", json!({"replicas": replicas})),
+                None => Taken::Nothing,
+            }
+        }
+        ("start", Verb::Patch, _) => back("stop", json!({})),
+        ("retain", Verb::Patch, _) => {
+            let was = write.body.pointer("/metadata/annotations").map_or("", |all| text(all, "/pvmigrate.io~1policy"));
+            back("policy", json!({"policy": was}))
+        }
+        (_, Verb::Create, _) if object.kind == "Event" => Taken::Nothing,
+        (_, Verb::Create, Class::Reversible) if object.kind == "PersistentVolumeClaim" => {
+            Taken::Stays(format!("{object} stays: it may hold data by now"))
+        }
+        (_, Verb::Create, _) => back("made", json!({"uid": made(step)})),
+        (_, Verb::Delete, Class::Own) => Taken::Nothing,
+        (_, Verb::Delete, _) if is_temporary(&object, books) => Taken::Nothing,
+        (_, Verb::Delete, _) => Taken::Stays(format!("{object} stays deleted")),
+        (_, Verb::Patch, _) if !write.inverse.is_empty() => back("write", json!({})),
+        // Our own marks, taken off.
+        (_, Verb::Patch, _) => Taken::Nothing,
+    }
+}
+
+/// The uid of what a creation made, if its answer is known.
+fn made(step: &Step) -> Json {
+    match &step.phase {
+        Phase::Done { out, .. } if !uid(out).is_empty() => uid(out).into(),
+        _ => Json::Null,
+    }
+}
+
+fn is_temporary(object: &ObjectRef, books: &Books) -> bool {
+    object.kind == "PersistentVolumeClaim"
+        && books.temporary.keys().any(|claim| claim.namespace == object.namespace && claim.name == object.name)
+}
+
+/// A swap as a whole: the claim as it was, both volumes, and how far it came.
+fn swap(part: &StepId, state: &State, books: &Books) -> Option<Json> {
+    let (branch, counter) = part.split()?;
+    let whole = StepId::in_branch(branch, counter);
+    let original = state.steps.get(&whole)?.beat.as_ref()?.get("original")?.clone();
+    let sent = |label: &str| state.steps.get(&whole.part(label)).filter(|step| step.sent > 0);
+    let target =
+        ["reserve", "reserve-again"].iter().find_map(|label| sent(label)?.write.as_ref().map(|w| w.name.clone()));
+    let source = text(&original, "/spec/volumeName").to_owned();
+    let target = target.or_else(|| books.swapped.get(&source).map(|swapped| swapped.target.clone()))?;
+    let temporary = books.temporary.iter().find(|(_, (_, _, like_uid))| like_uid == uid(&original));
+    Some(json!({
+        "step": whole.as_str(), "source": source, "target": target, "original": original,
+        "temporary": temporary.map(|(claim, _)| json!({"namespace": claim.namespace, "name": claim.name})),
+        "temporary_uid": temporary.map(|(_, (uid, ..))| uid),
+        "deleted": sent("delete-original").is_some(),
+    }))
+}
+
+/// `root/3~shop/data/7.stop` → `root/3~shop/data`: the outermost branch below the run's own.
+fn unit_of(id: &StepId) -> String {
+    let text = id.as_str();
+    let Some((_, at)) = text.match_indices('~').next().map(|(at, _)| ((), at)) else {
+        return text.split('/').next().unwrap_or_default().to_owned();
+    };
+    let key = &text[at + 1..];
+    // Inside of the branch everything is steps: `/7`, `/7.stop`, `/7~key`.
+    let end = key.match_indices('/').map(|(at, _)| at).find(|at| is_step(&key[at + 1..])).unwrap_or(key.len());
+    text[..at + 1 + end].to_owned()
+}
+
+fn is_step(rest: &str) -> bool {
+    let after = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+    after.len() < rest.len() && (after.is_empty() || after.starts_with(['.', '~']))
+}
+
+/// The plan for a person.
+pub fn describe(plan: &Plan) -> Vec<String> {
+    let mut lines = Vec::new();
+    for unit in &plan.units {
+        let name = unit.key.split_once('~').map_or("by the script itself", |(_, name)| name);
+        lines.push(format!("  {name}"));
+        let mut told = BTreeSet::new();
+        for entry in &unit.entries {
+            let line = match text(entry, "/what") {
+                "stop" => format!("stop {}", text(entry, "/object")),
+                "start" => format!("start {} with {} replicas", text(entry, "/object"), entry["replicas"]),
+                "policy" => format!("{}: policy {} again", text(entry, "/object"), text(entry, "/policy")),
+                "swap" => format!(
+                    "claim {}/{} back on {}",
+                    text(entry, "/original/metadata/namespace"),
+                    text(entry, "/original/metadata/name"),
+                    text(entry, "/source")
+                ),
+                "made" if text(entry, "/kind") == "Pod" => continue,
+                "made" => format!("delete {}, if it is there", text(entry, "/object")),
+                _ => format!("{}: as it was before", text(entry, "/object")),
+            };
+            if told.insert(line.clone()) {
+                lines.push(format!("    {line}"));
+            }
+        }
+    }
+    lines.extend(plan.stays.iter().map(|what| format!("  {what}")));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{Gvk, Precondition, T};
+
+    #[test]
+    fn units_are_the_outermost_branches() {
+        for (id, unit) in [
+            ("root/3.patch", "root"),
+            ("root/3~PersistentVolumeClaim:shop/data/7.stop", "root/3~PersistentVolumeClaim:shop/data"),
+            ("root/3~shop/data/12~shop/data/1.create", "root/3~shop/data"),
+            ("root/3~shop/7/1.stop", "root/3~shop/7"),
+        ] {
+            assert_eq!(unit_of(&StepId::new(id)), unit, "{id}");
+        }
+    }
+
+    fn write(verb: Verb, kind: &str, class: Class) -> Write {
+        Write {
+            verb,
+            gvk: Gvk { group: String::new(), version: "v1".into(), kind: kind.into() },
+            namespace: "shop".into(),
+            name: "x".into(),
+            body: Json::Null,
+            precondition: Precondition::Uid("u".into()),
+            inverse: Vec::new(),
+            class,
+        }
+    }
+
+    /// The plan after these writes, each carried out.
+    fn plan_of(writes: Vec<(&str, Write)>) -> Plan {
+        let mut state = State::default();
+        for (n, (op, write)) in writes.into_iter().enumerate() {
+            let id = StepId::new(format!("root/{}.{op}", n + 1));
+            for (t, write) in [(T::Start, Some(write)), (T::Done, None)] {
+                state.next(&Event { n: n as u64, write, ..Event::new(t, &id, op) }).unwrap();
+            }
+        }
+        plan(&state, &Books::default(), "compare")
+    }
+
+    #[test]
+    fn what_cannot_be_taken_back_is_told_before_anything_is() {
+        let freed = plan_of(vec![("free", write(Verb::Patch, "PersistentVolume", Class::Free))]);
+        assert!(freed.obstacles[0].message.contains("was given up"), "{freed:?}");
+        let plan = plan_of(vec![
+            ("create", write(Verb::Create, "PersistentVolumeClaim", Class::Reversible)),
+            ("delete", write(Verb::Delete, "Pod", Class::Reversible)),
+            ("event", write(Verb::Create, "Event", Class::Own)),
+            ("delete-1", write(Verb::Delete, "Pod", Class::Own)),
+        ]);
+        assert_eq!(plan.units, []);
+        let stays = ["Pod:shop/x stays deleted", "PersistentVolumeClaim:shop/x stays: it may hold data by now"];
+        assert_eq!(plan.stays, stays);
+    }
+
+    #[test]
+    fn the_newest_is_taken_back_first() {
+        let patch = Write {
+            inverse: vec![write(Verb::Patch, "ConfigMap", Class::Reversible)],
+            ..write(Verb::Patch, "ConfigMap", Class::Reversible)
+        };
+        let plan = plan_of(vec![("patch", patch), ("create", write(Verb::Create, "ConfigMap", Class::Reversible))]);
+        let what: Vec<&str> = plan.units[0].entries.iter().map(|entry| text(entry, "/what")).collect();
+        assert_eq!(what, ["made", "write"]);
+        assert_eq!(describe(&plan).len(), 3);
+    }
+}
