@@ -2,8 +2,8 @@
 
 use super::session::{self, Start};
 use super::{Failure, Global, state_dir, ui};
-use crate::cluster::{Ledger, pv::Pv};
-use crate::journal::Runs;
+use crate::cluster::{Fact, Ledger, pv::Pv};
+use crate::journal::{Runs, StepId};
 use crate::script::{Script, undo};
 use crate::words::{Kind, Problem, RunId};
 use serde_json::json;
@@ -39,6 +39,12 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
         ui::talk(&format!("run {run} has nothing to free"));
         return Ok(());
     }
+    if journal.is_past(undo::BRANCH, 1) && journal.ended(undo::BRANCH).is_none() {
+        return Err(Failure::from(
+            Problem::refused(format!("run {run} is being taken back"))
+                .hint(session::line(global, &format!("rollback {run}"))),
+        ));
+    }
     if journal.ended("root").is_none() && journal.ended(undo::BRANCH).is_none() {
         return Err(Failure::from(
             Problem::refused(format!("run {run} is not over")).hint(session::resume_line(global, &run)),
@@ -61,13 +67,19 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
         ));
     }
     let kind = crate::cluster::known("PersistentVolume");
+    let is_discarded =
+        |name: &str| books.verified.get(name).is_some_and(|verified| verified.mode == crate::cluster::guard::DISCARDED);
     let mut plan = vec![format!("volumes that run {run} has replaced, to be given up for good:")];
     for name in &volumes {
         let found = runtime
             .block_on(reached.cluster.find(&kind, "", name))
             .map_err(|e| e.problem("look at the volumes", None))?;
         plan.push(match found {
-            Some(volume) => format!("  {name}  {}  {}", books.swapped[name].claim, Pv(&volume).handle()),
+            Some(volume) => {
+                let only =
+                    if is_discarded(name) { "  what was written on it after the move is nowhere else" } else { "" };
+                format!("  {name}  {}  {}{only}", books.swapped[name].claim, Pv(&volume).handle())
+            }
             None => format!("  {name}  is gone already"),
         });
     }
@@ -84,6 +96,11 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
                     .into());
             }
         }
+    }
+    // The person has read it, and gives these bytes up too.
+    for source in volumes.iter().filter(|name| is_discarded(name)) {
+        let fact = Fact::Voided { source: source.clone(), why: "given up by cleanup".into() };
+        journal.fact(&StepId::new("cleanup"), serde_json::to_value(&fact).expect("facts are plain data"))?;
     }
     file.args = json!({"volumes": volumes});
     let (cluster, trial) = reached.into_parts();

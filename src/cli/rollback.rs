@@ -38,8 +38,9 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
         Some(text) => RunId::parse(text)?,
         None => runs.latest_stopped()?,
     };
-    let (_, events) = runs.show(&run)?;
+    // The run is ours before its journal is read: nobody adds to it any more.
     let (mut file, journal, _) = runs.open(&run)?;
+    let (_, events) = runs.show(&run)?;
     if journal.ended(undo::BRANCH).is_some() {
         ui::talk(&format!("run {run} is taken back already"));
         return Ok(());
@@ -50,6 +51,12 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
         (_, true) => "discard",
         _ => "compare",
     };
+    if how != "reverse" && undo::has_copied_back(&events) {
+        return Err(Failure::from(
+            Problem::refused("an old volume is being written over from a new one: only that can be finished")
+                .hint(session::line(global, &format!("rollback {run} --reverse-sync"))),
+        ));
+    }
     let plan = undo::plan(&state, &books, how);
     if !plan.obstacles.is_empty() {
         return Err(Failure {
@@ -64,7 +71,7 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     let mut told = vec![format!("run {run} of {} is taken back, newest first:", file.script)];
-    told.extend(undo::describe(&plan));
+    told.extend(undo::describe(&plan, how));
     if args.plan {
         ui::print(&told.join("\n"));
         return Ok(());

@@ -8,8 +8,11 @@ use super::pv::{Backend, Pv};
 use super::pvc::Pvc;
 use super::workload;
 use super::{is_storage_finalizer, text, uid};
-use crate::journal::{Verb, Write};
+use crate::journal::{Class, Verb, Write};
 use crate::words::{Json, Problem, PvcRef, RunId};
+
+/// The mode of a verification that was none: the person gave up what the volume holds and the other does not.
+pub const DISCARDED: &str = "discarded";
 
 /// What was read just before the write, as far as its rules need it.
 #[derive(Clone, Debug, Default)]
@@ -154,7 +157,7 @@ fn volume(run: &RunId, write: &Write, books: &Books, fresh: &Fresh) -> Result<()
         .hint(format!("end that run first: pvmigrate resume {holder}")));
     }
     if after.policy() != before.policy() {
-        policy(before, after.policy(), books, fresh)?;
+        policy(write, before, after.policy(), books, fresh)?;
     }
     if after.0["spec"]["claimRef"] != before.0["spec"]["claimRef"] {
         claim_ref(before, after, books, fresh)?;
@@ -163,7 +166,7 @@ fn volume(run: &RunId, write: &Write, books: &Books, fresh: &Fresh) -> Result<()
 }
 
 /// Retain between protect and release (I2); Delete only while it cannot destroy (I4), or to free after the swap.
-fn policy(pv: Pv<'_>, to: &str, books: &Books, fresh: &Fresh) -> Result<(), Problem> {
+fn policy(write: &Write, pv: Pv<'_>, to: &str, books: &Books, fresh: &Fresh) -> Result<(), Problem> {
     match to {
         "Retain" => return Ok(()),
         "Recycle" => return Err(never("the policy Recycle scrubs volumes")),
@@ -174,6 +177,15 @@ fn policy(pv: Pv<'_>, to: &str, books: &Books, fresh: &Fresh) -> Result<(), Prob
         return Err(never(&format!("volume `{name}` is being deleted: with the policy {to} its bytes would go too")));
     }
     if let Some(swapped) = books.swapped.get(name) {
+        // No script and no inverse of a write makes one of this class: to give a volume up is said in so many words.
+        if write.class != Class::Free {
+            return Err(never(&format!("volume `{name}` was replaced: with the policy {to} its bytes would go"))
+                .hint("give it up with free_pv(pv)"));
+        }
+        if books.verified.get(name).is_some_and(|verified| verified.mode == DISCARDED) {
+            return Err(never(&format!("volume `{name}` is kept: what was written on it is nowhere else"))
+                .hint("`pvmigrate cleanup RUN` gives it up"));
+        }
         return free(pv, swapped, fresh);
     }
     let temporary = pv.claim().is_some_and(|claim| books.temporary.contains_key(&claim));

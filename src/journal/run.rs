@@ -193,6 +193,8 @@ fn listing(dir: &Path) -> Result<RunListing, Problem> {
         RunStatus::Running
     } else if state.ended.contains_key("rollback") {
         RunStatus::RolledBack
+    } else if state.last.contains_key("rollback") {
+        RunStatus::Stopped
     } else if state.ended.contains_key("root") {
         RunStatus::Done
     } else if !state.has_changed() {

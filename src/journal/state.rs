@@ -132,7 +132,9 @@ impl State {
             }
         }
         let nested = self.ended.range(inside.clone()..).map(|(id, _)| id).take_while(|id| id.starts_with(&inside));
-        for id in nested.filter(|id| is_inside(id)).cloned().collect::<Vec<_>>() {
+        // The branch `a/7` of an item called so is not inside of `a`, whose branches have a `~` after the number.
+        let is_branch = |id: &str| id[inside.len()..].trim_start_matches(|c: char| c.is_ascii_digit()).starts_with('~');
+        for id in nested.filter(|id| is_branch(id)).cloned().collect::<Vec<_>>() {
             self.ended.remove(&id);
         }
     }

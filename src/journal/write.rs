@@ -51,7 +51,8 @@ impl Precondition {
     }
 }
 
-/// What kind of effect a write has, for plans and undo. Guards never trust it: they look at the content.
+/// What kind of effect a write has, for plans and undo. Guards look at the content; of this they take only that a volume is
+/// to be given up, which no other write may do by the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {

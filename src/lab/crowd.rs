@@ -4,7 +4,7 @@
 
 use super::kubelet::Images;
 use super::scenario::Scenario;
-use super::store::text;
+use super::store::{State, text};
 use super::{Lab, Options};
 use std::fmt::Write;
 use std::time::Duration;
@@ -13,7 +13,7 @@ const MANY: usize = 500;
 /// Without optimization, on a machine that has something else to do too.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The scenario comes to rest in time, and then every claim has its volume and every pod its node.
+/// In time every claim has its volume and every pod its node, and then all is at rest.
 fn settles(scenario: &str) {
     let dir = tempfile::tempdir().unwrap();
     let options = Options {
@@ -27,13 +27,14 @@ fn settles(scenario: &str) {
     let scenario = Scenario::parse("crowd", &scenario.replace("$DIR", &dir.path().display().to_string())).unwrap();
     let deadline = crate::words::clock::Clock.deadline(LIMIT);
     scenario.apply(&lab).unwrap();
-    assert!(lab.settle(deadline.left()), "it does not come to rest in {LIMIT:?}");
-    let (bound, placed) = lab.core().look(|state| {
+    let count = |state: &State| {
         let bound = state.list("PersistentVolumeClaim", "").filter(|(_, one)| one["status"]["phase"] == "Bound");
         let placed = state.list("Pod", "").filter(|(_, one)| !text(&one["spec"]["nodeName"]).is_empty());
         (bound.count(), placed.count())
-    });
-    assert_eq!((bound, placed), (MANY, MANY));
+    };
+    let all = lab.wait(deadline.left(), |state| (count(state) == (MANY, MANY)).then_some(()));
+    assert!(all.is_some(), "after {LIMIT:?} {:?} claims and pods of {MANY} have their places", lab.core().look(count));
+    assert!(lab.settle(deadline.left()), "it does not come to rest in {LIMIT:?}");
 }
 
 fn claim_and_pod(text: &mut String, n: usize, class: &str) {

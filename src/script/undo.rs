@@ -5,11 +5,11 @@
 //! that the rollback itself writes, so that a rollback that was broken off goes on where it was.
 
 use crate::cluster::ledger::Books;
-use crate::cluster::{text, uid};
+use crate::cluster::{Fact, text, uid};
 use crate::journal::{Class, Event, Phase, State, Step, StepId, Verb, Write};
 use crate::words::{Json, ObjectRef, Problem};
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The branch that a rollback is journaled in.
 pub const BRANCH: &str = "rollback";
@@ -34,8 +34,10 @@ pub fn args(plan: &Plan, opts: &Json, parallel: u8) -> Json {
 pub struct Plan {
     /// Each unit with its entries, newest first.
     pub units: Vec<Unit>,
-    /// What stays as it is, for the person.
-    pub stays: Vec<String>,
+    /// What stays as it is, for the person, by the number of its record.
+    pub stays: Vec<(u64, String)>,
+    /// Why some units stay where they are.
+    pub kept: Vec<Problem>,
     /// What speaks against the whole.
     pub obstacles: Vec<Problem>,
 }
@@ -65,55 +67,137 @@ pub fn before_rollback(events: &[Event]) -> Result<(State, Books), Problem> {
     Ok((state, books))
 }
 
+/// True if a copy onto an old volume was begun: from then on the old volume is neither what it was nor what the new one is,
+/// until that copy is finished.
+pub fn has_copied_back(events: &[Event]) -> bool {
+    let copies = |write: &Write| text(&write.body, "/metadata/labels/pvmigrate.io~1task") == "copy";
+    events.iter().any(|event| is_of_rollback(event.id.as_str()) && event.write.as_ref().is_some_and(copies))
+}
+
 pub fn is_of_rollback(id: &str) -> bool {
     id == BRANCH || id.strip_prefix(BRANCH).is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// Plans it.
+/// What was done in one branch, before it is known what else was done to the same objects.
+#[derive(Default)]
+struct Group {
+    key: String,
+    /// Volumes, claims and workloads that it is about.
+    about: BTreeSet<String>,
+    /// By the number of their record.
+    entries: Vec<(u64, Json)>,
+    /// Why it is not taken back at all.
+    never: Option<Problem>,
+}
+
+/// Plans it. `how` is what becomes of what was written since: `compare`, `reverse` or `discard`.
 pub fn plan(state: &State, books: &Books, how: &str) -> Plan {
-    let mut written: Vec<(&StepId, &Step, &Write)> = state
-        .steps
-        .iter()
-        .filter(|(_, step)| !step.undone && !matches!(step.phase, Phase::Failed(_)))
-        .filter_map(|(id, step)| Some((id, step, step.write.as_ref()?)))
-        .collect();
-    written.sort_by_key(|(_, step, _)| std::cmp::Reverse(step.first));
     let mut plan = Plan::default();
     let mut swaps = BTreeSet::new();
-    for (id, step, write) in written {
-        let entry = match entry(id, step, write, state, books) {
-            Taken::Back(entry) => entry,
+    let mut groups: Vec<Group> = Vec::new();
+    let users = users(state);
+    for (id, step) in state.steps.iter().filter(|(_, step)| !step.undone && is_possible(step)) {
+        let Some(write) = &step.write else { continue };
+        let taken = entry(id, step, write, state, books);
+        let (entry, never) = match taken {
+            Taken::Back(entry) => (Some(entry), None),
             Taken::Nothing => continue,
             Taken::Stays(what) => {
-                plan.stays.push(what);
+                plan.stays.push((step.first, what));
                 continue;
             }
-            Taken::Never(problem) => {
-                plan.obstacles.push(problem);
-                continue;
-            }
+            Taken::Never(problem) => (None, Some(problem)),
         };
-        // All writes of one swap are taken back together, where its last one stands.
-        if entry["what"] == "swap" && !swaps.insert(entry["step"].to_string()) {
+        let key = unit_of(id);
+        let at = groups.iter().position(|group| group.key == key).unwrap_or_else(|| {
+            groups.push(Group { key, ..Group::default() });
+            groups.len() - 1
+        });
+        let group = &mut groups[at];
+        group.about.insert(write.object().to_string());
+        group.never = group.never.take().or(never);
+        let Some(entry) = entry else { continue };
+        group.about.extend(about(&entry));
+        group.about.extend(users.get(text(&entry, "/object")).into_iter().flatten().cloned());
+        // All writes of one swap are taken back together.
+        if entry["what"] != "swap" || swaps.insert(entry["step"].to_string()) {
+            group.entries.push((step.first, entry));
+        }
+    }
+    let mut groups = joined(groups);
+    groups.sort_by_key(|group| std::cmp::Reverse(group.entries.iter().map(|(first, _)| *first).max()));
+    for mut group in groups {
+        if let Some(problem) = group.never {
+            plan.kept.push(problem);
             continue;
         }
-        let key = unit_of(id);
-        match plan.units.iter_mut().find(|unit| unit.key == key) {
-            Some(unit) => unit.entries.push(entry),
-            None => plan.units.push(Unit { key, entries: vec![entry] }),
+        group.entries.sort_by_key(|(first, _)| std::cmp::Reverse(*first));
+        let entries: Vec<Json> = group.entries.into_iter().map(|(_, entry)| entry).collect();
+        if !entries.is_empty() {
+            plan.units.push(Unit { key: group.key, entries });
         }
+    }
+    if plan.units.is_empty() {
+        plan.obstacles.append(&mut plan.kept.clone());
     }
     if how == "compare" {
         plan.obstacles.extend(plan.units.iter().filter_map(ran_on_the_new));
     }
+    plan.stays.sort_by_key(|(first, _)| std::cmp::Reverse(*first));
     plan
+}
+
+/// A write that was refused for certain changed nothing.
+fn is_possible(step: &Step) -> bool {
+    !matches!(step.phase, Phase::Failed(_))
+}
+
+/// Which claims each workload uses that was stopped.
+fn users(state: &State) -> BTreeMap<String, Vec<String>> {
+    let mut users = BTreeMap::<String, Vec<String>>::new();
+    for fact in &state.facts {
+        if let Ok(Fact::Stopped { workload, claims, .. }) = serde_json::from_value(fact.clone()) {
+            let claims = claims.iter().map(|claim| format!("PersistentVolumeClaim:{claim}"));
+            users.entry(workload.to_string()).or_default().extend(claims);
+        }
+    }
+    users
+}
+
+/// The objects of a swap.
+fn about(entry: &Json) -> Vec<String> {
+    if entry["what"] != "swap" {
+        return Vec::new();
+    }
+    let volume = |at: &str| ObjectRef::new("PersistentVolume", "", text(entry, at)).to_string();
+    let of = |field: &str| text(entry, &format!("/original/metadata/{field}"));
+    let claim = ObjectRef::new("PersistentVolumeClaim", of("namespace"), of("name")).to_string();
+    vec![claim, volume("/source"), volume("/target")]
+}
+
+/// Units are taken back side by side: those that are about the same object are one.
+fn joined(groups: Vec<Group>) -> Vec<Group> {
+    let mut whole: Vec<Group> = Vec::new();
+    for mut group in groups {
+        let (same, others): (Vec<Group>, Vec<Group>) =
+            whole.into_iter().partition(|other| !other.about.is_disjoint(&group.about));
+        whole = others;
+        for other in same {
+            group.about.extend(other.about);
+            group.entries.extend(other.entries);
+            group.never = group.never.or(other.never);
+            group.key = group.key.min(other.key);
+        }
+        whole.push(group);
+    }
+    whole
 }
 
 /// A workload that was started on its new volume has written there.
 fn ran_on_the_new(unit: &Unit) -> Option<Problem> {
     let is = |what: &'static str| move |entry: &&Json| entry["what"] == what;
     let started = unit.entries.iter().find(is("stop"))?;
-    unit.entries.iter().find(is("swap")).filter(|swap| swap["deleted"] == true)?;
+    unit.entries.iter().filter(is("swap")).find(|swap| swap["deleted"] == true)?;
     Some(
         Problem::refused(format!(
             "{} was started on the new volume: what it wrote there is not on the old one",
@@ -163,7 +247,12 @@ fn entry(id: &StepId, step: &Step, write: &Write, state: &State, books: &Books) 
             back("policy", json!({"policy": was}))
         }
         (_, Verb::Create, _) if object.kind == "Event" => Taken::Nothing,
-        (_, Verb::Create, Class::Reversible) if object.kind == "PersistentVolumeClaim" => {
+        (_, Verb::Create, Class::Reversible)
+            if matches!(
+                object.kind.as_str(),
+                "PersistentVolumeClaim" | "PersistentVolume" | "Namespace" | "CustomResourceDefinition"
+            ) =>
+        {
             Taken::Stays(format!("{object} stays: it may hold data by now"))
         }
         (_, Verb::Create, _) => back("made", json!({"uid": made(step)})),
@@ -194,17 +283,19 @@ fn swap(part: &StepId, state: &State, books: &Books) -> Option<Json> {
     let (branch, counter) = part.split()?;
     let whole = StepId::in_branch(branch, counter);
     let original = state.steps.get(&whole)?.beat.as_ref()?.get("original")?.clone();
-    let sent = |label: &str| state.steps.get(&whole.part(label)).filter(|step| step.sent > 0);
+    let sent = |label: &str| state.steps.get(&whole.part(label)).filter(|step| step.sent > 0 && is_possible(step));
     let target =
         ["reserve", "reserve-again"].iter().find_map(|label| sent(label)?.write.as_ref().map(|w| w.name.clone()));
     let source = text(&original, "/spec/volumeName").to_owned();
     let target = target.or_else(|| books.swapped.get(&source).map(|swapped| swapped.target.clone()))?;
     let temporary = books.temporary.iter().find(|(_, (_, _, like_uid))| like_uid == uid(&original));
+    let source = source.as_str();
     Some(json!({
         "step": whole.as_str(), "source": source, "target": target, "original": original,
         "temporary": temporary.map(|(claim, _)| json!({"namespace": claim.namespace, "name": claim.name})),
         "temporary_uid": temporary.map(|(_, (uid, ..))| uid),
         "deleted": sent("delete-original").is_some(),
+        "swapped": books.swapped.get(source).is_some_and(|swapped| swapped.target == target),
     }))
 }
 
@@ -226,34 +317,49 @@ fn is_step(rest: &str) -> bool {
 }
 
 /// The plan for a person.
-pub fn describe(plan: &Plan) -> Vec<String> {
+pub fn describe(plan: &Plan, how: &str) -> Vec<String> {
     let mut lines = Vec::new();
     for unit in &plan.units {
         let name = unit.key.split_once('~').map_or("by the script itself", |(_, name)| name);
-        lines.push(format!("  {name}"));
+        lines.push(format!("  {}", name.split("~again-").next().unwrap_or(name)));
         let mut told = BTreeSet::new();
-        for entry in &unit.entries {
-            let line = match text(entry, "/what") {
-                "stop" => format!("stop {}", text(entry, "/object")),
-                "start" => format!("start {} with {} replicas", text(entry, "/object"), entry["replicas"]),
-                "policy" => format!("{}: policy {} again", text(entry, "/object"), text(entry, "/policy")),
-                "swap" => format!(
-                    "claim {}/{} back on {}",
-                    text(entry, "/original/metadata/namespace"),
-                    text(entry, "/original/metadata/name"),
-                    text(entry, "/source")
-                ),
-                "made" if text(entry, "/kind") == "Pod" => continue,
-                "made" => format!("delete {}, if it is there", text(entry, "/object")),
-                _ => format!("{}: as it was before", text(entry, "/object")),
-            };
+        for line in unit.entries.iter().flat_map(|entry| lines_of(entry, how)) {
             if told.insert(line.clone()) {
                 lines.push(format!("    {line}"));
             }
         }
     }
-    lines.extend(plan.stays.iter().map(|what| format!("  {what}")));
+    lines.extend(plan.stays.iter().map(|(_, what)| format!("  {what}")));
+    lines.extend(plan.kept.iter().map(|problem| format!("  not taken back: {}", problem.message)));
     lines
+}
+
+fn lines_of(entry: &Json, how: &str) -> Vec<String> {
+    let object = text(entry, "/object");
+    let line = match text(entry, "/what") {
+        "stop" => format!("stop {object}"),
+        "start" => format!("start {object} with {} replicas", entry["replicas"]),
+        "policy" => format!("{object}: policy {} again", text(entry, "/policy")),
+        "swap" => {
+            let claim = ["namespace", "name"].map(|field| text(entry, &format!("/original/metadata/{field}")));
+            let (source, target) = (text(entry, "/source"), text(entry, "/target"));
+            let back = format!("claim {} back on {source}", claim.join("/"));
+            let first = match how {
+                "reverse" => format!("copy {target} back to {source}, and verify it"),
+                "discard" => format!("{target} is kept, with what was written on it"),
+                _ => format!("compare {target} with {source}"),
+            };
+            return match (entry["deleted"] == true, how) {
+                (false, _) => Vec::new(),
+                (true, "discard") => vec![first, back],
+                (true, _) => vec![first, back, format!("give {target} up, when all runs again")],
+            };
+        }
+        "made" if text(entry, "/kind") == "Pod" => return Vec::new(),
+        "made" => format!("delete {object}, if it is there"),
+        _ => format!("{object}: as it was before"),
+    };
+    vec![line]
 }
 
 #[cfg(test)]
@@ -310,7 +416,26 @@ mod tests {
         ]);
         assert_eq!(plan.units, []);
         let stays = ["Pod:shop/x stays deleted", "PersistentVolumeClaim:shop/x stays: it may hold data by now"];
-        assert_eq!(plan.stays, stays);
+        assert_eq!(plan.stays.iter().map(|(_, what)| what.as_str()).collect::<Vec<_>>(), stays);
+    }
+
+    #[test]
+    fn what_is_about_the_same_object_is_one_unit() {
+        let group = |key: &str, about: &[&str], first: u64| Group {
+            key: key.into(),
+            about: about.iter().map(|one| (*one).to_owned()).collect(),
+            entries: vec![(first, Json::Null)],
+            never: None,
+        };
+        let units = joined(vec![
+            group("a", &["PersistentVolume:x"], 1),
+            group("b", &["Deployment:shop/web"], 2),
+            group("c", &["PersistentVolume:y"], 3),
+            group("d", &["PersistentVolume:x", "Deployment:shop/web"], 4),
+        ]);
+        let mut keys: Vec<(String, usize)> = units.iter().map(|unit| (unit.key.clone(), unit.entries.len())).collect();
+        keys.sort();
+        assert_eq!(keys, [("a".to_owned(), 3), ("c".to_owned(), 1)]);
     }
 
     #[test]
@@ -322,6 +447,6 @@ mod tests {
         let plan = plan_of(vec![("patch", patch), ("create", write(Verb::Create, "ConfigMap", Class::Reversible))]);
         let what: Vec<&str> = plan.units[0].entries.iter().map(|entry| text(entry, "/what")).collect();
         assert_eq!(what, ["made", "write"]);
-        assert_eq!(describe(&plan).len(), 3);
+        assert_eq!(describe(&plan, "compare").len(), 3);
     }
 }

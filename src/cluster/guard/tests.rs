@@ -209,9 +209,19 @@ fn a_source_is_freed_only_behind_a_standing_target() {
         volumes: vec![source.clone(), volume_named("new", "Retain", Some(("data", "c2")), "Bound")],
         ..of(&source)
     };
-    let write = policy_to(&source, "Delete");
+    let by_the_way = policy_to(&source, "Delete");
+    let write = Write { class: Class::Free, ..by_the_way.clone() };
     let all = || books(vec![retained("old"), temporary(), verified(), swapped()]);
     assert_eq!(verdict(&write, &all(), &good), YES);
+    assert_eq!(verdict(&by_the_way, &all(), &good), NO, "what is not said in so many words");
+    let discarded = match verified() {
+        Fact::Verified { claim, target, target_uid, digest, at, source, source_uid, .. } => {
+            Fact::Verified { mode: DISCARDED.into(), claim, target, target_uid, digest, at, source, source_uid }
+        }
+        other => other,
+    };
+    let only_here = books(vec![retained("old"), temporary(), discarded, swapped()]);
+    assert_eq!(verdict(&write, &only_here, &good), NO, "what was written on it is nowhere else");
     assert_eq!(verdict(&write, &books(vec![retained("old"), temporary(), verified()]), &good), NO, "no swap");
     let by_hand = {
         let mut volume = source.clone();

@@ -214,6 +214,10 @@ async fn revert(step: &Step, write: &Write) -> Result<bool, Problem> {
         let found = found.map_err(|e| e.problem(&format!("read {object}"), Some(&object)))?;
         let conflict = |message: String| Problem::new(Kind::Conflict, message).object(&object);
         let Some(now) = found else {
+            // A volume that is gone needs no policy.
+            if object.kind == "PersistentVolume" {
+                return Ok(changed);
+            }
             return Err(conflict(format!("{object} is gone: it cannot be put back")));
         };
         if write.precondition.uid().is_some_and(|meant| meant != uid(&now)) {
@@ -264,7 +268,16 @@ fn differences(path: &str, ours: &Json, before: &Json, now: &Json) -> Vec<String
 
 async fn adopt_pv(step: Step, args: Args) -> Result<Json, Problem> {
     let volume = same_volume(&step, args.json(0)).await?;
-    let (volume_name, like) = (Pv(&volume).name().to_owned(), Pvc(args.json(1)));
+    let volume_name = Pv(&volume).name().to_owned();
+    let given = Pvc(args.json(1));
+    let there = step.get("PersistentVolumeClaim", given.namespace(), given.name()).await?;
+    if uid(&there) != given.uid() {
+        return Err(Problem::new(
+            Kind::Conflict,
+            format!("claim `{}` was deleted and made anew by somebody else", given.reference()),
+        ));
+    }
+    let like = Pvc(&there);
     let books = step.session.door.ledger.books();
     let name = like.reference();
     let stands =
@@ -290,7 +303,19 @@ async fn adopt_pv(step: Step, args: Args) -> Result<Json, Problem> {
     }
     let plan = pvc::plan_standing(step.run(), like, Pv(&volume));
     let temporary = PvcRef::new(&plan.namespace, &plan.name);
-    let made = step.write("create", plan).await?;
+    // The one that an earlier attempt of this run left.
+    let known_uid = books.temporary.get(&temporary).map(|(uid, ..)| uid.clone());
+    let left = match known_uid {
+        Some(known_uid) if !step.is_done("create") => {
+            let found = step.find("PersistentVolumeClaim", &temporary.namespace, &temporary.name).await?;
+            found.filter(|claim| uid(claim) == known_uid && !Pvc(claim).is_going())
+        }
+        _ => None,
+    };
+    let made = match left {
+        Some(left) => left,
+        None => super::pvc::create_with_room(&step, &args, &plan).await?,
+    };
     step.fact(Fact::Temporary {
         claim: temporary.clone(),
         uid: uid(&made).to_owned(),

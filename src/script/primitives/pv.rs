@@ -471,7 +471,7 @@ async fn discard(step: &Step, name: &PvcRef, source: &str, target: &str) -> Resu
         target: target.to_owned(),
         target_uid: uid(&to).to_owned(),
         digest: String::new(),
-        mode: "discarded".into(),
+        mode: crate::cluster::guard::DISCARDED.into(),
         at: Clock.stamp(),
     })
 }

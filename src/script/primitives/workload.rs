@@ -269,6 +269,7 @@ async fn tell(step: &Step, object: &Json) {
         200,
     );
     let time = Clock.stamp();
+    let next = if crate::script::undo::is_of_rollback(step.id.as_str()) { "rollback" } else { "resume" };
     let write = Write {
         verb: Verb::Create,
         gvk: known("Event").gvk,
@@ -281,7 +282,7 @@ async fn tell(step: &Step, object: &Json) {
                 "name": text(object, "/metadata/name"), "uid": uid(object)},
             "reason": "StoppedForMigration", "type": "Normal", "count": 1, "firstTimestamp": time, "lastTimestamp": time,
             "source": {"component": "pvmigrate"},
-            "message": format!("stopped by pvmigrate run {run} while its volumes are moved; if that run was broken off: pvmigrate resume {run}"),
+            "message": format!("stopped by pvmigrate run {run} while its volumes are moved; if that was broken off: pvmigrate {next} {run}"),
         }),
         precondition: Precondition::Absent,
         inverse: Vec::new(),

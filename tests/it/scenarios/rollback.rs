@@ -1,6 +1,6 @@
 //! Taking a run back, over or broken off: the claim stands on its old volume again, and no line is lost.
 
-use super::shop::{Shop, copy_pod, id, is, open, part, shop};
+use super::shop::{Shop, copy_pod, freeze_at, id, is, open, part, shop, thaw};
 use crate::world::{World, cluster_test};
 use serde_json::{Value, json};
 
@@ -88,4 +88,40 @@ cluster_test!(a_run_killed_between_deletion_and_creation_is_taken_back, async |w
     let told = w.pvmigrate(&["rollback", "--yes"]).await;
     told.succeeds().says("is taken back").done();
     is_taken_back(w, &shop).await;
+});
+
+cluster_test!(a_unit_that_was_begun_anew_is_taken_back_as_one, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let finalizers = async |more: &[&str]| {
+        let all = [&["kubernetes.io/pvc-protection"], more].concat();
+        w.patch("pvc", "data", json!({"metadata": {"finalizers": all}})).await;
+    };
+    let mut run = shop.start(&[]);
+    freeze_at(&mut run, |event| is(event, "start", ".stop")).await;
+    finalizers(&["example.org/held"]).await;
+    thaw(&run);
+    run.wait().await.exits(4).says("started again on the source").says("pvmigrate rollback").done();
+    shop.is_on_the_source().await;
+    finalizers(&[]).await;
+    w.pvmigrate(&["resume"]).await.succeeds().done();
+    shop.has_moved().await;
+    // The first attempt gave its copy up and put the policy of the source back: neither happens to what stands now.
+    w.pvmigrate(&["rollback", &w.run_id(), "--reverse-sync", "--yes"]).await.succeeds().done();
+    is_taken_back(w, &shop).await;
+});
+
+cluster_test!(what_somebody_else_has_changed_since_stops_a_rollback_before_it_begins, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    shop.start(&[]).wait().await.succeeds().done();
+    let first = w.run_id();
+    // Another run has moved it on.
+    let other = w.class("slow").await;
+    let image = w.image();
+    let words = ["run", "sc-migrate", "--source-sc", &shop.to, "--dest-sc", &other, "--yes", "--image", &image];
+    w.pvmigrate(&words).await.succeeds().done();
+    let generation = w.get("Deployment", "web").await["metadata"]["generation"].clone();
+    let told = w.pvmigrate(&["rollback", &first, "--reverse-sync", "--yes"]).await;
+    told.exits(5).says("which this run did not make").done();
+    assert_eq!(w.get("Deployment", "web").await["metadata"]["generation"], generation, "nothing was stopped");
+    w.still_intact().await;
 });
