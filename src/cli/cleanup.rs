@@ -24,7 +24,12 @@ const SCRIPT: &str = r#"//! Give up the source volumes that a run has replaced.
 let volumes = arg("volumes", #{ many: true });
 let freed = [];
 for name in volumes {
-    freed.push(free_pv(get_pv(name)));
+    let pv = find_pv(name);
+    if pv == () {
+        log(`${name} is gone already`);
+    } else {
+        freed.push(free_pv(pv));
+    }
 }
 table(freed, #{ columns: ["pv", "handle", "freed"] });
 "#;
@@ -105,6 +110,8 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
     file.args = json!({"volumes": volumes});
     let (cluster, trial) = reached.into_parts();
     let start = Start { script, runtime, cluster, journal, file, voice, cancel, yes: true, trial };
+    // What is left of a list is another list: it remembers nothing of the first.
+    let branch = format!("cleanup-{}", &blake3::hash(volumes.join(" ").as_bytes()).to_hex()[..8]);
     let again = format!("to go on: {}", session::line(global, &format!("cleanup {run}")));
-    session::execute_in(start, "cleanup")?.conclude_with(global, vec![again]).map(|_| ())
+    session::execute_in(start, &branch)?.conclude_with(global, vec![again]).map(|_| ())
 }

@@ -286,7 +286,13 @@ async fn adopt_pv(step: Step, args: Args) -> Result<Json, Problem> {
         // A swap that was broken off when its claim was made, and not yet seen to be bound.
         let ours = like.0["metadata"]["annotations"][RUN] == step.run().as_str();
         let copied = books.verified.get(&volume_name);
-        if !ours || !copied.is_some_and(|copied| copied.claim == name && copied.target == like.volume()) {
+        let broken_off = ours && copied.is_some_and(|copied| copied.claim == name && copied.target == like.volume());
+        // Or a claim that was made anew on the volume that this run gave it: by another run, and its rollback.
+        let same_place = books
+            .swapped
+            .get(&volume_name)
+            .is_some_and(|swapped| swapped.claim == name && swapped.target == like.volume());
+        if !broken_off && !same_place {
             return Err(Problem::refused(format!(
                 "volume `{volume_name}` was not replaced by this run for the claim `{name}` that stands there now"
             ))
@@ -369,7 +375,35 @@ async fn restore_pvc(step: Step, args: Args) -> Result<Json, Problem> {
         }
     };
     let bound = wait_bound(&step, &args, &name, &made, &volume_name).await?;
+    goes_without(&step, &name, &volume_name, &bound).await?;
     step.write("clean", pvc::plan_clean(Pvc(&bound))).await
+}
+
+/// If the run had replaced the volume: the name is back on it, and what was written on the other since is on that alone.
+async fn goes_without(step: &Step, name: &PvcRef, volume: &str, bound: &Json) -> Result<(), Problem> {
+    let books = step.session.door.ledger.books();
+    let Some(replaced) = books.swapped.get(volume).filter(|swapped| swapped.claim == *name) else { return Ok(()) };
+    let there =
+        (step.find("PersistentVolume", "", &replaced.target).await?, step.find("PersistentVolume", "", volume).await?);
+    if let (Some(new), Some(old)) = there {
+        step.fact(Fact::Verified {
+            claim: name.clone(),
+            source: replaced.target.clone(),
+            source_uid: uid(&new).to_owned(),
+            target: volume.to_owned(),
+            target_uid: uid(&old).to_owned(),
+            digest: String::new(),
+            mode: crate::cluster::guard::DISCARDED.into(),
+            at: crate::words::clock::Clock.stamp(),
+        })?;
+    }
+    step.fact(Fact::Swapped {
+        claim: name.clone(),
+        was_uid: replaced.uid.clone(),
+        uid: uid(bound).to_owned(),
+        source: replaced.target.clone(),
+        target: volume.to_owned(),
+    })
 }
 
 #[cfg(test)]

@@ -3,6 +3,23 @@
 use super::shop::{Shop, copy_pod, freeze_at, id, is, open, part, shop, thaw};
 use crate::world::{World, cluster_test};
 use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+
+/// The same shop with a workload that does not mind to find less than it has written.
+async fn careless(w: &World) -> Shop<'_> {
+    let (from, to) = (w.class("slow").await, w.class("fast").await);
+    w.claim("data", &from, "64Mi", &["ReadWriteOnce"]).await;
+    let container = json!({"name": "web", "image": w.image(), "imagePullPolicy": "IfNotPresent", "command": ["pvmigrate"],
+        "args": ["agent", "exercise", "/data", "--name", "web"], "volumeMounts": [{"name": "data", "mountPath": "/data"}]});
+    w.apply(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {
+        "replicas": 1, "strategy": {"type": "Recreate"}, "selector": {"matchLabels": {"app": "web"}},
+        "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"terminationGracePeriodSeconds": 5,
+            "containers": [container],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]}}}}))
+        .await;
+    open(w, from, to).await
+}
 
 /// The claim, made anew or not, stands on the source as it did; nothing else is left of the run.
 async fn is_taken_back(w: &World, shop: &Shop<'_>) {
@@ -46,18 +63,7 @@ cluster_test!(a_run_that_is_over_is_taken_back_with_what_was_written_since, asyn
 });
 
 cluster_test!(a_run_that_is_over_is_taken_back_without_what_was_written_since, async |w: &World| {
-    let (from, to) = (w.class("slow").await, w.class("fast").await);
-    w.claim("data", &from, "64Mi", &["ReadWriteOnce"]).await;
-    // A workload that does not mind to find less than it has written.
-    let container = json!({"name": "web", "image": w.image(), "imagePullPolicy": "IfNotPresent", "command": ["pvmigrate"],
-        "args": ["agent", "exercise", "/data", "--name", "web"], "volumeMounts": [{"name": "data", "mountPath": "/data"}]});
-    w.apply(json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {
-        "replicas": 1, "strategy": {"type": "Recreate"}, "selector": {"matchLabels": {"app": "web"}},
-        "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"terminationGracePeriodSeconds": 5,
-            "containers": [container],
-            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]}}}}))
-        .await;
-    let shop = open(w, from, to).await;
+    let shop = careless(w).await;
     shop.start(&[]).wait().await.succeeds().done();
     let target = w.pv_of("data").await["metadata"]["name"].as_str().expect("it has a name").to_owned();
     let done = w.pvmigrate(&["rollback", &w.run_id(), "--discard-new-data", "--yes"]).await.succeeds();
@@ -119,9 +125,39 @@ cluster_test!(what_somebody_else_has_changed_since_stops_a_rollback_before_it_be
     let image = w.image();
     let words = ["run", "sc-migrate", "--source-sc", &shop.to, "--dest-sc", &other, "--yes", "--image", &image];
     w.pvmigrate(&words).await.succeeds().done();
+    let second = w.run_id();
     let generation = w.get("Deployment", "web").await["metadata"]["generation"].clone();
-    let told = w.pvmigrate(&["rollback", &first, "--reverse-sync", "--yes"]).await;
-    told.exits(5).says("which this run did not make").done();
+    let back = async |run: &str| w.pvmigrate(&["rollback", run, "--reverse-sync", "--yes"]).await;
+    back(&first).await.exits(5).says("which this run did not make").done();
     assert_eq!(w.get("Deployment", "web").await["metadata"]["generation"], generation, "nothing was stopped");
     w.still_intact().await;
+    // The later one first, and nothing stands in the way any more.
+    back(&second).await.succeeds().done();
+    back(&first).await.succeeds().done();
+    is_taken_back(w, &shop).await;
+});
+
+cluster_test!(a_copy_back_that_fails_leaves_the_workload_running_where_it_ran, async |w: &World| {
+    let shop = careless(w).await;
+    shop.start(&[]).wait().await.succeeds().done();
+    // Nothing is left on the new volume: that is not copied over what there was.
+    let empty = |volume: &Path| {
+        for entry in fs::read_dir(volume).expect("it can be listed") {
+            let path = entry.expect("it can be read").path();
+            let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            gone.expect("it is ours");
+        }
+    };
+    let target = w.pv_of("data").await["metadata"]["uid"].clone();
+    w.in_volume("data", empty).await;
+    let told = w.pvmigrate(&["rollback", &w.run_id(), "--reverse-sync", "--yes"]).await;
+    told.exits(4).says("started again on the new volume").says("rollback").done();
+    assert_eq!(w.pv_of("data").await["metadata"]["uid"], target);
+    w.ready("Deployment", "web").await;
+    // It has written there since.
+    w.pvmigrate(&["rollback", &w.run_id(), "--discard-new-data"]).await.exits(3).says("--reverse-sync").done();
+    w.pvmigrate(&["rollback", &w.run_id(), "--reverse-sync", "--yes"]).await.succeeds().done();
+    assert_eq!(w.pv_of("data").await["metadata"]["uid"], shop.source["metadata"]["uid"]);
+    w.ready("Deployment", "web").await;
+    assert_eq!(w.leftovers().await, Vec::<String>::new());
 });
