@@ -29,6 +29,13 @@ enum Told {
     Done { entry: usize, side: usize, content: Content },
 }
 
+const CHANGED: &str = "it changed while it was read";
+
+/// True if somebody wrote to the file, or removed it, while it was to be read.
+pub fn is_in_motion(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.get_ref().is_some_and(|inner| inner.to_string() == CHANGED)
+}
+
 impl Work<'_> {
     /// Replaces every [`Content::Wanted`]; `read` is told how many bytes more were read. After a request to stop
     /// the rest stays wanted.
@@ -77,7 +84,7 @@ impl Work<'_> {
         buffer: &mut [u8],
         tell: &Sender<Told>,
     ) -> io::Result<(blake3::Hash, u64)> {
-        let changed = || io::Error::other("it changed while it was read");
+        let changed = || io::Error::other(CHANGED);
         let file = self.roots[side].open_in(&entry.path, OFlags::empty())?;
         if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
             return Err(changed());
@@ -105,6 +112,20 @@ impl Work<'_> {
         match entry.nodes[side].as_ref().map(|node| node.size) {
             Some(size) if size == total => Ok((hasher.finalize(), total)),
             _ => Err(changed()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_or_goes_is_in_motion_and_what_cannot_be_read_is_not() {
+        assert!(is_in_motion(&io::Error::other(CHANGED)));
+        assert!(is_in_motion(&io::Error::from_raw_os_error(2)));
+        for errno in [5, 13, 116] {
+            assert!(!is_in_motion(&io::Error::from_raw_os_error(errno)), "{errno}");
         }
     }
 }

@@ -5,7 +5,7 @@
 //! equal trees have equal digests; memory grows with the largest directory and the hard-linked files only.
 
 use super::entry::{self, Content, Entry, Links};
-use super::hash::Work;
+use super::hash::{self, Work};
 use super::stop::Stop;
 use super::tree::{self, Detail, Node, Root, Seen, Side};
 use super::trust::{ALWAYS, Trust};
@@ -218,6 +218,14 @@ impl Comparison<'_> {
                     self.report.hashed_files += 1;
                     self.report.hashed_bytes += bytes;
                 }
+                // A busy volume is no fault: its files differ, and the final comparison finds none that does.
+                Content::Failed(error) if hash::is_in_motion(error) => {
+                    let what = "content".to_owned();
+                    let told =
+                        if side == 0 { [error.to_string(), String::new()] } else { [String::new(), error.to_string()] };
+                    let [source, target] = told;
+                    self.differ(&entry.path, what, source, target);
+                }
                 Content::Failed(error) => {
                     let side = if side == 0 { Side::Source } else { Side::Target };
                     self.trouble(side, &entry.path, "reading the content of", error);
@@ -226,13 +234,14 @@ impl Comparison<'_> {
             }
             entry::digest(&mut self.digests[side], entry, side);
         }
-        entry::compare(entry, &mut |what, source, target| {
-            self.report.differences_total += 1;
-            if self.report.differences.len() < DIFFERENCES_MAX {
-                let path = tree::shown(&entry.path);
-                self.report.differences.push(Difference { path, what, source, target });
-            }
-        });
+        entry::compare(entry, &mut |what, source, target| self.differ(&entry.path, what, source, target));
+    }
+
+    fn differ(&mut self, path: &[u8], what: String, source: String, target: String) {
+        self.report.differences_total += 1;
+        if self.report.differences.len() < DIFFERENCES_MAX {
+            self.report.differences.push(Difference { path: tree::shown(path), what, source, target });
+        }
     }
 
     fn trouble(&mut self, side: Side, path: &[u8], doing: &str, error: &std::io::Error) {
