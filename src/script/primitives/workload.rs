@@ -60,7 +60,7 @@ stopped.replicas == 1 && left.is_empty()"#,
               seconds from the stop to Ready again.",
         example: r#"let stopped = stop(get_object("Deployment", "shop", "web"));
 let started = start(stopped);
-started.replicas == 1 && started.downtime_s > 0.0"#,
+started.replicas == 1 && started.downtime_s >= 0.0"#,
         effect: Effect::Write,
         rights: &[
             ("patch", "apps", "deployments"),
