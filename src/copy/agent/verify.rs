@@ -247,7 +247,11 @@ impl Comparison<'_> {
     fn trouble(&mut self, side: Side, path: &[u8], doing: &str, error: &std::io::Error) {
         let side = if side == Side::Source { "source" } else { "target" };
         let failure = Failure::system(format!("{doing} {} in the {side}", tree::shown(path)), error);
-        self.report.kind.get_or_insert(failure.kind);
+        // Of what goes while it is looked at nothing is known but that; any other fault weighs more.
+        let kind = if hash::is_in_motion(error) { FailKind::Vanished } else { failure.kind };
+        if matches!(self.report.kind, None | Some(FailKind::Vanished)) {
+            self.report.kind = Some(kind);
+        }
         if self.report.messages.len() < MESSAGES_MAX {
             self.report.messages.push(failure.meaning);
         }
