@@ -3,8 +3,6 @@
 use super::shop::{Shop, copy_pod, freeze_at, id, is, open, part, shop, thaw};
 use crate::world::{World, cluster_test};
 use serde_json::{Value, json};
-use std::fs;
-use std::path::Path;
 
 /// The same shop with a workload that does not mind to find less than it has written.
 async fn careless(w: &World) -> Shop<'_> {
@@ -135,29 +133,4 @@ cluster_test!(what_somebody_else_has_changed_since_stops_a_rollback_before_it_be
     back(&second).await.succeeds().done();
     back(&first).await.succeeds().done();
     is_taken_back(w, &shop).await;
-});
-
-cluster_test!(a_copy_back_that_fails_leaves_the_workload_running_where_it_ran, async |w: &World| {
-    let shop = careless(w).await;
-    shop.start(&[]).wait().await.succeeds().done();
-    // Nothing is left on the new volume: that is not copied over what there was.
-    let empty = |volume: &Path| {
-        for entry in fs::read_dir(volume).expect("it can be listed") {
-            let path = entry.expect("it can be read").path();
-            let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-            gone.expect("it is ours");
-        }
-    };
-    let target = w.pv_of("data").await["metadata"]["uid"].clone();
-    w.in_volume("data", empty).await;
-    let told = w.pvmigrate(&["rollback", &w.run_id(), "--reverse-sync", "--yes"]).await;
-    told.exits(4).says("started again on the new volume").says("rollback").done();
-    assert_eq!(w.pv_of("data").await["metadata"]["uid"], target);
-    w.ready("Deployment", "web").await;
-    // It has written there since.
-    w.pvmigrate(&["rollback", &w.run_id(), "--discard-new-data"]).await.exits(3).says("--reverse-sync").done();
-    w.pvmigrate(&["rollback", &w.run_id(), "--reverse-sync", "--yes"]).await.succeeds().done();
-    assert_eq!(w.pv_of("data").await["metadata"]["uid"], shop.source["metadata"]["uid"]);
-    w.ready("Deployment", "web").await;
-    assert_eq!(w.leftovers().await, Vec::<String>::new());
 });
