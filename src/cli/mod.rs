@@ -70,6 +70,10 @@ pub struct Global {
     /// Where runs are kept [default: ~/.local/state/pvmigrate]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Global options")]
     pub state_dir: Option<PathBuf>,
+    /// The namespace of the run's own records: its Lease, and its journal if that is kept in the cluster [default: the
+    /// context's]
+    #[arg(long, global = true, value_name = "NAMESPACE", help_heading = "Global options")]
+    pub run_namespace: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -164,7 +164,7 @@ pub fn command(script: &Script) -> Command {
 type GlobalOption = (&'static str, Option<char>, &'static str, &'static str);
 
 /// Global options may stand after the script's name too.
-const GLOBALS: [GlobalOption; 7] = [
+const GLOBALS: [GlobalOption; 8] = [
     ("kubeconfig", None, "FILE", "The kubeconfig to use, instead of KUBECONFIG or ~/.kube/config"),
     ("context", None, "NAME", "The context in it, instead of the current one"),
     ("lab", None, "SCENARIO", "Use an example cluster in this process, or one of a scenario's, instead of a real one"),
@@ -172,6 +172,7 @@ const GLOBALS: [GlobalOption; 7] = [
     ("output", Some('o'), "FORMAT", "How results are printed"),
     ("verbose", Some('v'), "", "Say more"),
     ("state-dir", None, "DIR", "Where runs are kept [default: ~/.local/state/pvmigrate]"),
+    ("run-namespace", None, "NAMESPACE", "The namespace of the run's own records [default: the context's]"),
 ];
 
 fn take_global(global: &mut Global, matches: &clap::ArgMatches) {
@@ -187,6 +188,9 @@ fn take_global(global: &mut Global, matches: &clap::ArgMatches) {
     }
     if let Some(dir) = text("state-dir") {
         global.state_dir = Some(dir.into());
+    }
+    if let Some(namespace) = text("run-namespace") {
+        global.run_namespace = Some(namespace);
     }
     if text("output").as_deref() == Some("json") {
         global.output = super::Output::Json;

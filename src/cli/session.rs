@@ -142,6 +142,7 @@ pub fn open_run(
     file.cluster_uid.clone_from(&reached.uid);
     file.server = reached.cluster.server().to_owned();
     file.context = reached.cluster.context().to_owned();
+    file.namespace = global.run_namespace.clone().unwrap_or_else(|| reached.cluster.default_namespace().to_owned());
     file.argv = argv;
     file.args = args;
     file.yes = global.yes;

@@ -51,6 +51,8 @@ pub struct Requests {
     pub writes: AtomicU64,
     /// Reads that guards made before writes; not in `reads`.
     pub guards: AtomicU64,
+    /// Writes of our own records: journals and Leases.
+    pub records: AtomicU64,
 }
 
 tokio::task_local! {
@@ -228,7 +230,7 @@ impl Cluster {
         }
     }
 
-    /// One request, once. The only other caller is `send`.
+    /// One request, once. The only other callers are `send`, and `keep` for our own records.
     pub(super) async fn once(
         &self,
         method: &str,

@@ -7,6 +7,7 @@
 pub mod connect;
 mod error;
 pub mod guard;
+pub mod keep;
 mod kinds;
 pub mod ledger;
 pub mod preflight;

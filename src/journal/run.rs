@@ -21,6 +21,10 @@ pub struct RunFile {
     pub cluster_uid: String,
     pub server: String,
     pub context: String,
+    /// The namespace of our own records: the run's Lease and, if it is kept in the cluster, its journal. Runs of before
+    /// there were any have none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
     /// What was typed.
     pub argv: Vec<String>,
     /// The script's name as typed.
@@ -277,6 +281,7 @@ impl RunFile {
             cluster_uid: String::new(),
             server: String::new(),
             context: String::new(),
+            namespace: String::new(),
             argv: Vec::new(),
             script: script.to_owned(),
             args: Json::Null,
