@@ -22,14 +22,8 @@ pub enum Kept {
 }
 
 /// Lets our own records be written, and nothing else.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Bookkeeping(());
-
-impl Bookkeeping {
-    pub(super) fn new() -> Self {
-        Bookkeeping(())
-    }
-}
 
 impl Kept {
     pub fn resource(self) -> Resource {
@@ -93,5 +87,9 @@ impl Cluster {
 }
 
 fn ours(name: &str) -> Result<(), Error> {
-    if name.starts_with(PREFIX) { Ok(()) } else { Err(Error::unknown(format!("`{name}` is no name of a record of ours"))) }
+    if name.starts_with(PREFIX) {
+        Ok(())
+    } else {
+        Err(Error::unknown(format!("`{name}` is no name of a record of ours")))
+    }
 }
