@@ -1,13 +1,11 @@
 //! `pvmigrate cleanup RUN`
 
-use super::session::{self, Start};
-use super::{Failure, Global, state_dir, ui};
+use super::{Failure, Global, session, ui};
 use crate::cluster::{Fact, Ledger, pv::Pv};
-use crate::journal::{Runs, StepId};
+use crate::journal::StepId;
 use crate::script::{Script, undo};
-use crate::words::{Kind, Problem, RunId};
+use crate::words::Problem;
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
 /// Give up the source volumes that a run has replaced
 ///
@@ -35,9 +33,8 @@ table(freed, #{ columns: ["pv", "handle", "freed"] });
 "#;
 
 pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
-    session::needs_a_cluster_that_stays(global)?;
-    let run = RunId::parse(&args.run)?;
-    let (mut file, journal, _) = Runs::new(&state_dir(global)?).open(&run)?;
+    let taken = session::take_up(global, Some(&args.run))?;
+    let (run, journal) = (taken.run.clone(), &taken.journal);
     let books = Ledger::from_facts(&journal.facts())?.books();
     let volumes: Vec<String> = books.swapped.keys().filter(|source| !books.freed.contains(*source)).cloned().collect();
     if volumes.is_empty() {
@@ -55,29 +52,21 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
             Problem::refused(format!("run {run} is not over")).hint(session::resume_line(global, &run)),
         ));
     }
-    let cancel = CancellationToken::new();
-    let script = Script::typed(SCRIPT, &cancel).map_err(|problems| Failure {
+    let script = Script::typed(SCRIPT, &taken.cancel).map_err(|problems| Failure {
         problems,
         sources: vec![],
         last: vec![],
         code: 70,
     })?;
-    let runtime = session::runtime()?;
-    session::on_signals(global, &runtime, &cancel);
-    let reached = session::reach(global, &runtime)?;
-    if reached.uid != file.cluster_uid {
-        return Err(Failure::from(
-            Problem::new(Kind::Diverged, format!("run {run} belongs to another cluster"))
-                .hint(format!("pvmigrate cleanup {run} --context {}", file.context)),
-        ));
-    }
+    let mut met = taken.reach(global, "cleanup")?;
     let kind = crate::cluster::known("PersistentVolume");
     let is_discarded =
         |name: &str| books.verified.get(name).is_some_and(|verified| verified.mode == crate::cluster::guard::DISCARDED);
     let mut plan = vec![format!("volumes that run {run} has replaced, to be given up for good:")];
     for name in &volumes {
-        let found = runtime
-            .block_on(reached.cluster.find(&kind, "", name))
+        let found = met
+            .runtime
+            .block_on(met.cluster.find(&kind, "", name))
             .map_err(|e| e.problem("look at the volumes", None))?;
         plan.push(match found {
             Some(volume) => {
@@ -105,13 +94,11 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
     // The person has read it, and gives these bytes up too.
     for source in volumes.iter().filter(|name| is_discarded(name)) {
         let fact = Fact::Voided { source: source.clone(), why: "given up by cleanup".into() };
-        journal.fact(&StepId::new("cleanup"), serde_json::to_value(&fact).expect("facts are plain data"))?;
+        met.journal.fact(&StepId::new("cleanup"), serde_json::to_value(&fact).expect("facts are plain data"))?;
     }
-    file.args = json!({"volumes": volumes});
-    let (cluster, trial) = reached.into_parts();
-    let start = Start { script, runtime, cluster, journal, file, voice, cancel, yes: true, trial };
+    met.file.args = json!({"volumes": volumes});
     // What is left of a list is another list: it remembers nothing of the first.
     let branch = format!("cleanup-{}", &blake3::hash(volumes.join(" ").as_bytes()).to_hex()[..8]);
     let again = format!("to go on: {}", session::line(global, &format!("cleanup {run}")));
-    session::execute_in(start, &branch)?.conclude_with(global, vec![again]).map(|_| ())
+    session::execute_in(met.start(script, voice, true), &branch)?.conclude_with(global, vec![again]).map(|_| ())
 }

@@ -1,11 +1,8 @@
 //! `pvmigrate resume [RUN]`
 
-use super::session::{self, Start};
-use super::{Failure, Global, state_dir, ui};
-use crate::journal::Runs;
+use super::{Failure, Global, session, ui};
 use crate::script::{Script, undo};
-use crate::words::{Kind, Problem, RunId};
-use tokio_util::sync::CancellationToken;
+use crate::words::Problem;
 
 /// Go on with a run that stopped or was killed
 ///
@@ -18,13 +15,8 @@ pub struct Args {
 }
 
 pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
-    session::needs_a_cluster_that_stays(global)?;
-    let runs = Runs::new(&state_dir(global)?);
-    let run = match &args.run {
-        Some(text) => RunId::parse(text)?,
-        None => runs.latest_stopped()?,
-    };
-    let (file, journal, _) = runs.open(&run)?;
+    let taken = session::take_up(global, args.run.as_deref())?;
+    let (run, file, journal) = (taken.run.clone(), &taken.file, &taken.journal);
     if journal.ended(undo::BRANCH).is_some() {
         return Err(Problem::refused(format!("run {run} was taken back: there is nothing to resume")).into());
     }
@@ -46,29 +38,15 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
                 .hint(format!("when nothing is left to do: pvmigrate runs forget {run} --force")),
         ));
     }
-    let cancel = CancellationToken::new();
-    let script = Script::stored(&file.script, &file.sources, &cancel).map_err(|problems| Failure {
+    let script = Script::stored(&file.script, &file.sources, &taken.cancel).map_err(|problems| Failure {
         problems,
         sources: file.sources.iter().map(|source| (source.name.clone(), source.text.clone())).collect(),
         last: Vec::new(),
         code: 5,
     })?;
-    let runtime = session::runtime()?;
-    session::on_signals(global, &runtime, &cancel);
-    let reached = session::reach(global, &runtime)?;
-    if reached.uid != file.cluster_uid {
-        return Err(Failure::from(
-            Problem::new(Kind::Diverged, format!("run {run} belongs to another cluster"))
-                .quote(format!("it began on context `{}` ({})", file.context, file.server))
-                .quote(format!("this is context `{}` ({})", reached.cluster.context(), reached.cluster.server()))
-                .hint(format!("pvmigrate resume {run} --context {}", file.context)),
-        ));
-    }
-    ui::talk(&format!("resuming run {run} of {} after {} records", file.script, journal.len()));
-    let voice = ui::voice(global);
+    let met = taken.reach(global, "resume")?;
+    ui::talk(&format!("resuming run {run} of {} after {} records", met.file.script, met.journal.len()));
     // The plan was confirmed when the run began, or is asked for again.
-    let yes = global.yes || file.yes;
-    let (cluster, trial) = reached.into_parts();
-    let start = Start { script, runtime, cluster, journal, file, voice, cancel, yes, trial };
-    session::execute(start)?.conclude(global).map(|_| ())
+    let yes = global.yes || met.file.yes;
+    session::execute(met.start(script, ui::voice(global), yes))?.conclude(global).map(|_| ())
 }

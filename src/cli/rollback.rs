@@ -1,12 +1,9 @@
 //! `pvmigrate rollback [RUN]`
 
-use super::session::{self, Start};
-use super::{Failure, Global, state_dir, ui};
-use crate::journal::Runs;
+use super::{Failure, Global, session, ui};
 use crate::script::{Script, undo};
-use crate::words::{Json, Kind, Problem, RunId};
+use crate::words::{Json, Problem};
 use serde_json::json;
-use tokio_util::sync::CancellationToken;
 
 /// Take a run back: newest first, until everything is as it was before
 ///
@@ -32,16 +29,10 @@ pub struct Args {
 }
 
 pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
-    session::needs_a_cluster_that_stays(global)?;
-    let runs = Runs::new(&state_dir(global)?);
-    let run = match &args.run {
-        Some(text) => RunId::parse(text)?,
-        None => runs.latest_stopped()?,
-    };
     // The run is ours before its journal is read: nobody adds to it any more.
-    let (mut file, journal, _) = runs.open(&run)?;
-    let (_, events) = runs.show(&run)?;
-    if journal.ended(undo::BRANCH).is_some() {
+    let taken = session::take_up(global, args.run.as_deref())?;
+    let (run, events) = (taken.run.clone(), taken.events()?);
+    if taken.journal.ended(undo::BRANCH).is_some() {
         ui::talk(&format!("run {run} is taken back already"));
         return Ok(());
     }
@@ -70,30 +61,21 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
         ui::talk(&format!("run {run} has changed nothing that could be taken back"));
         return Ok(());
     }
-    let mut told = vec![format!("run {run} of {} is taken back, newest first:", file.script)];
+    let mut told = vec![format!("run {run} of {} is taken back, newest first:", taken.file.script)];
     told.extend(undo::describe(&plan, how));
     if args.plan {
         ui::print(&told.join("\n"));
         return Ok(());
     }
-    let cancel = CancellationToken::new();
-    let script = Script::typed(undo::SCRIPT, &cancel).map_err(|problems| Failure {
+    let script = Script::typed(undo::SCRIPT, &taken.cancel).map_err(|problems| Failure {
         problems,
         sources: vec![],
         last: vec![],
         code: 70,
     })?;
-    let runtime = session::runtime()?;
-    session::on_signals(global, &runtime, &cancel);
-    let reached = session::reach(global, &runtime)?;
-    if reached.uid != file.cluster_uid {
-        return Err(Failure::from(
-            Problem::new(Kind::Diverged, format!("run {run} belongs to another cluster"))
-                .hint(format!("pvmigrate rollback {run} --context {}", file.context)),
-        ));
-    }
+    let mut met = taken.reach(global, "rollback")?;
     let voice = ui::voice(global);
-    let begun = journal.is_past(undo::BRANCH, 1);
+    let begun = met.journal.is_past(undo::BRANCH, 1);
     if global.yes || begun {
         ui::talk(&told.join("\n"));
     } else {
@@ -107,18 +89,16 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
             }
         }
     }
-    let given = |name: &str| file.args.get(name).cloned().unwrap_or(Json::Null);
+    let given = |name: &str| met.file.args.get(name).cloned().unwrap_or(Json::Null);
     let opts = json!({"how": how, "image": given("image"), "pod_patch": given("pod-patch"), "run_as": given("run-as")});
-    file.args = undo::args(&plan, &opts, args.parallel);
-    let (cluster, trial) = reached.into_parts();
-    let start = Start { script, runtime, cluster, journal, file, voice, cancel, yes: true, trial };
+    met.file.args = undo::args(&plan, &opts, args.parallel);
     let way = match how {
         "reverse" => " --reverse-sync",
         "discard" => " --discard-new-data",
         _ => "",
     };
     let again = format!("to go on: {}", session::line(global, &format!("rollback {run}{way}")));
-    session::execute_in(start, undo::BRANCH)?.conclude_with(global, vec![again])?;
+    session::execute_in(met.start(script, voice, true), undo::BRANCH)?.conclude_with(global, vec![again])?;
     ui::talk(&format!("run {run} is taken back"));
     Ok(())
 }

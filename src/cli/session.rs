@@ -3,7 +3,7 @@
 use super::lab::Trial;
 use super::{Failure, Global, exit_code, state_dir, ui};
 use crate::cluster::{self, Door, Ledger, Target, Vigils};
-use crate::journal::{Journal, RunFile, Runs};
+use crate::journal::{Event, Journal, RunFile, Runs};
 use crate::script::Script;
 use crate::script::session::Session;
 use crate::words::{Json, Kind, Problem, RunId, Voice};
@@ -111,6 +111,75 @@ pub fn reach(global: &Global, runtime: &tokio::runtime::Runtime) -> Result<Reach
         let uid = cluster.uid().await?;
         Ok(Reached { cluster, uid, trial: None })
     })
+}
+
+/// A run that is gone on with: it is ours, and its journal is read. Its cluster may not have been asked yet.
+pub struct TakenUp {
+    pub run: RunId,
+    pub file: RunFile,
+    pub journal: Journal,
+    pub cancel: CancellationToken,
+}
+
+/// Takes a run up, the newest that stopped if none is named. Where runs are kept is decided here and in [`open_run`].
+///
+/// # Errors
+/// If it is unknown or damaged, or another process has it.
+pub fn take_up(global: &Global, run: Option<&str>) -> Result<TakenUp, Problem> {
+    needs_a_cluster_that_stays(global)?;
+    let runs = Runs::new(&state_dir(global)?);
+    let run = match run {
+        Some(text) => RunId::parse(text)?,
+        None => runs.latest_stopped()?,
+    };
+    let (file, journal, _) = runs.open(&run)?;
+    Ok(TakenUp { run, file, journal, cancel: CancellationToken::new() })
+}
+
+impl TakenUp {
+    /// Every record so far: the run is ours, nobody adds to it any more.
+    ///
+    /// # Errors
+    /// If the journal cannot be read.
+    pub fn events(&self) -> Result<Vec<Event>, Problem> {
+        self.journal.events()
+    }
+
+    /// Reaches the run's cluster; `word` is the command, for hints.
+    ///
+    /// # Errors
+    /// If it cannot be reached, or is another one.
+    pub fn reach(self, global: &Global, word: &str) -> Result<Met, Problem> {
+        let TakenUp { run, file, journal, cancel } = self;
+        let runtime = runtime()?;
+        on_signals(global, &runtime, &cancel);
+        let reached = reach(global, &runtime)?;
+        if reached.uid != file.cluster_uid {
+            return Err(Problem::new(Kind::Diverged, format!("run {run} belongs to another cluster"))
+                .quote(format!("it began on context `{}` ({})", file.context, file.server))
+                .quote(format!("this is context `{}` ({})", reached.cluster.context(), reached.cluster.server()))
+                .hint(format!("pvmigrate {word} {run} --context {}", file.context)));
+        }
+        let (cluster, trial) = reached.into_parts();
+        Ok(Met { file, journal, cancel, runtime, cluster, trial })
+    }
+}
+
+/// A run that was taken up, and its cluster.
+pub struct Met {
+    pub file: RunFile,
+    pub journal: Journal,
+    pub runtime: tokio::runtime::Runtime,
+    pub cluster: cluster::Cluster,
+    cancel: CancellationToken,
+    trial: Option<Trial>,
+}
+
+impl Met {
+    pub fn start(self, script: Script, voice: Arc<dyn Voice>, yes: bool) -> Start {
+        let Met { file, journal, runtime, cluster, cancel, trial } = self;
+        Start { script, runtime, cluster, journal, file, voice, cancel, yes, trial }
+    }
 }
 
 /// Everything that is needed to run a script.

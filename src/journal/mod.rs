@@ -125,6 +125,14 @@ impl Journal {
         &self.run
     }
 
+    /// Every record so far, oldest first.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn events(&self) -> Result<Vec<Event>, Problem> {
+        self.store.load()
+    }
+
     /// How many records there are.
     pub fn len(&self) -> u64 {
         self.lock().next_n
