@@ -17,6 +17,7 @@ use super::table::{self, Include};
 use super::{discovery, openapi};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+pub(super) use path::query;
 use path::{Place, Route};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -66,7 +67,15 @@ fn json_response(code: u16, value: &Value) -> Response {
     plain(code, "application/json", text)
 }
 
-fn plain(code: u16, content: &str, text: impl Into<Bytes>) -> Response {
+/// The object or collection that a path names, if it names one.
+pub(super) fn place(path: &str) -> Option<Place> {
+    match path::route(path) {
+        Route::Resource(place) => Some(place),
+        _ => None,
+    }
+}
+
+pub(super) fn plain(code: u16, content: &str, text: impl Into<Bytes>) -> Response {
     let body = Full::new(text.into()).map_err(|never| match never {}).boxed_unsync();
     http::Response::builder()
         .status(code)

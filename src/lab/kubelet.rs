@@ -98,6 +98,12 @@ impl Kubelets {
         }
     }
 
+    /// Kills the processes of a pod, and returns how many there were.
+    pub fn kill_pod(&mut self, key: &Key) -> usize {
+        let of_pod = self.pods.values().filter(|pod| pod.key == *key).flat_map(|pod| pod.containers.values());
+        of_pod.filter(|container| container.outcome().is_running()).map(Container::kill).count()
+    }
+
     /// Whoever is to be looked at because of a commit.
     pub fn wakes(&self, state: &State, commit: &Commit) -> Vec<Key> {
         let key = &commit.key;

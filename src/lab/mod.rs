@@ -14,6 +14,7 @@ pub mod core;
 mod crowd;
 pub mod discovery;
 pub mod disk;
+pub mod faults;
 pub mod handle;
 pub mod http;
 pub mod keep;

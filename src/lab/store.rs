@@ -250,6 +250,25 @@ impl State {
         Ok(objects.into_values().cloned().collect())
     }
 
+    /// The whole cluster as it was at a revision.
+    pub fn as_of(&self, revision: u64) -> Result<State, Compacted> {
+        let later: Vec<Arc<Commit>> = self.since(revision)?.cloned().collect();
+        let mut state = self.clone();
+        for commit in later.into_iter().rev() {
+            if let Some(after) = &commit.after {
+                state.index(&commit.key, after, false);
+                state.objects.remove(&commit.key);
+            }
+            if let Some(before) = &commit.before {
+                state.index(&commit.key, before, true);
+                state.objects.insert(commit.key.clone(), before.clone());
+            }
+            state.log.pop_back();
+        }
+        state.revision = revision;
+        Ok(state)
+    }
+
     /// Forgets all commits up to this revision, as a server does that compacts.
     pub fn compact(&mut self, revision: u64) {
         while self.log.front().is_some_and(|commit| commit.revision <= revision) {
@@ -339,6 +358,11 @@ mod tests {
         assert_eq!((at(2)[0]["data"]["n"].clone(), at(3)[0]["data"]["n"].clone()), (json!(1), json!(2)));
         assert_eq!((named(&at(3)), named(&at(4))), (vec!["a", "b"], vec!["a"]));
         assert_eq!(state.since(2).unwrap().map(|one| one.revision).collect::<Vec<_>>(), [3, 4]);
+        for revision in 0..4 {
+            let then = state.as_of(revision).unwrap();
+            assert_eq!(then.list("ConfigMap", "").map(|(_, one)| one.clone()).collect::<Vec<_>>(), at(revision));
+            assert_eq!((then.revision(), then.since(0).unwrap().count() as u64), (revision, revision));
+        }
         state.compact(2);
         assert_eq!(state.since(1).err(), Some(Compacted { oldest: 2 }));
         assert_eq!(state.since(2).unwrap().count(), 2);
