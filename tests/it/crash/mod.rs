@@ -4,11 +4,11 @@
 //! The lab, the journal's place and the script run in this process, so that the instant of death is exact; one twin kills
 //! the real process. A failure prints the one line that repeats it.
 
-mod doom;
 mod oracle;
 mod trial;
 
-use doom::{Doom, How};
+use pvmigrate::trial::doom::Effect;
+use pvmigrate::trial::{Doom, How};
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,7 +29,12 @@ fn reference() -> (Vec<String>, End) {
     let outcome = trial.run(&doom, false);
     assert!(outcome.is_ok(), "undisturbed: {outcome:?}");
     trial.check_always();
-    (doom.effects(), trial.end())
+    (lines(&doom), trial.end())
+}
+
+/// Each write with its step: the same in every run.
+fn lines(doom: &Doom) -> Vec<String> {
+    doom.effects().iter().map(Effect::line).collect()
 }
 
 #[test]
@@ -103,7 +108,7 @@ fn a_crash_during_a_rollback_is_gone_on_with() {
     };
     let (undisturbed, doom) = (moved(), Doom::none());
     undisturbed.take_back(&doom, "reverse").unwrap();
-    let effects = doom.effects();
+    let effects = lines(&doom);
     insta::with_settings!({snapshot_path => "../../golden/effects", prepend_module_to_snapshot => false}, {
         insta::assert_snapshot!("rollback", effects.join("\n"));
     });
@@ -190,7 +195,7 @@ fn single(point: usize, how: How, effects: &[String], end: &End) -> Result<(), S
     if !doom.has_fired() {
         return Err(format!("the fault did not fire: {first:?}"));
     }
-    let met = doom.effects();
+    let met = lines(&doom);
     if met[..=point] != effects[..=point] {
         return Err(format!("another write was met: {:?}", met.last()));
     }

@@ -7,6 +7,7 @@
 use crate::world::Digest;
 use pvmigrate::lab::Lab;
 use pvmigrate::lab::store::{Commit, State, text};
+use pvmigrate::trial::Picture;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -23,14 +24,6 @@ pub struct Oracle {
     bytes: Value,
     counts: BTreeMap<String, u32>,
     broken: BTreeSet<String>,
-}
-
-/// The end, without what differs from run to run.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Picture {
-    objects: BTreeMap<String, Value>,
-    /// How often claims, volumes and workloads were made and deleted.
-    counts: BTreeMap<String, u32>,
 }
 
 impl Oracle {
@@ -235,43 +228,4 @@ fn losable(state: &State, pv: &Value) -> bool {
     let destroyable = spec["persistentVolumeReclaimPolicy"] == "Delete"
         && (is_going || (has_uid && claim.is_none()) || elsewhere || claim_goes);
     destroyable || is_going || reference.is_null()
-}
-
-impl Picture {
-    /// The same without what a claim that was made anew cannot have again: its uid, and who bound it.
-    #[must_use]
-    pub fn made_anew(mut self) -> Picture {
-        self.counts.clear();
-        for object in self.objects.values_mut() {
-            let Some(fields) = object.as_object_mut() else { continue };
-            fields.remove("original");
-            fields.remove("of_original");
-            if let Some(annotations) = fields.get_mut("annotations").and_then(Value::as_object_mut) {
-                annotations
-                    .retain(|key, _| !key.starts_with("pv.kubernetes.io/") && !key.contains("storage-provisioner"));
-            }
-        }
-        self
-    }
-
-    /// One line for each thing that differs.
-    pub fn differences(&self, other: &Picture) -> Vec<String> {
-        let mut lines = Vec::new();
-        let keys: BTreeSet<&String> = self.objects.keys().chain(other.objects.keys()).collect();
-        for key in keys {
-            let (was, is) = (self.objects.get(key), other.objects.get(key));
-            if was != is {
-                let show = |one: Option<&Value>| one.map_or("not there".to_owned(), Value::to_string);
-                lines.push(format!("{key}\n  undisturbed {}\n  here        {}", show(was), show(is)));
-            }
-        }
-        let keys: BTreeSet<&String> = self.counts.keys().chain(other.counts.keys()).collect();
-        for key in keys {
-            let (was, is) = (self.counts.get(key), other.counts.get(key));
-            if was != is {
-                lines.push(format!("{key}: undisturbed {was:?}, here {is:?}"));
-            }
-        }
-        lines
-    }
 }

@@ -1,21 +1,22 @@
-//! The instant of death: at one write of the run, in one of seven ways.
+//! The instant of death: at one write of a run, in one of seven ways.
 //!
 //! It stands between the program and its two outsides, the journal's place and the cluster. After a death nothing gets
-//! out any more, as if the process were gone; so the rest of the run cannot help.
+//! out any more, as if the process were gone; so the rest of the run cannot help. It also looks at every request on its
+//! way out. What must stay true: at most one thing happens to a run, and it can be asked whether it did.
 
+use crate::cluster::known;
+use crate::journal::{Event, FileStore, Store, T, Verb, Write};
+use crate::lab::http::{Response, failure};
+use crate::lab::status::Status;
+use crate::words::{Json, Kind, ObjectRef, Problem};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use pvmigrate::cluster::known;
-use pvmigrate::journal::{Event, FileStore, Store, T, Verb};
-use pvmigrate::lab::http::{Response, failure};
-use pvmigrate::lab::status::Status;
-use pvmigrate::words::{Json, Kind, Problem};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use tower_service::Service;
 
@@ -74,9 +75,21 @@ pub struct Doom {
     dead: AtomicBool,
 }
 
+/// A write that a run meant to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effect {
+    pub id: String,
+    pub verb: Verb,
+    pub object: ObjectRef,
+    /// Where in which script: `my:12:5`.
+    pub at: String,
+}
+
 #[derive(Debug, Default)]
 struct Met {
-    effects: Vec<String>,
+    effects: Vec<Effect>,
+    /// Where the steps were called that have begun.
+    places: BTreeMap<String, String>,
     /// The step that is doomed, between its records.
     step: Option<String>,
     /// The requests that the journal surely has.
@@ -107,9 +120,9 @@ impl Doom {
         self.fired.load(Ordering::SeqCst)
     }
 
-    /// The writes that were met: step, verb, kind.
-    pub fn effects(&self) -> Vec<String> {
-        self.state.lock().unwrap().effects.clone()
+    /// The writes that were met, in their order.
+    pub fn effects(&self) -> Vec<Effect> {
+        self.lock().effects.clone()
     }
 
     fn is_dead(&self) -> bool {
@@ -117,8 +130,13 @@ impl Doom {
     }
 
     fn fire(&self, kills: bool) {
-        assert!(!self.fired.swap(true, Ordering::SeqCst), "one fault for each run");
+        let fired_before = self.fired.swap(true, Ordering::SeqCst);
+        debug_assert!(!fired_before, "one fault for each run");
         self.dead.store(kills, Ordering::SeqCst);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Met> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn how(&self) -> Option<How> {
@@ -127,15 +145,14 @@ impl Doom {
 
     /// A write is about to be noted: whether it is the doomed one.
     fn meets(&self, event: &Event) -> bool {
+        let mut met = self.lock();
+        if event.t == T::Start && !event.at.is_empty() {
+            met.places.insert(event.id.to_string(), event.at.clone());
+        }
         let Some(write) = event.write.as_ref().filter(|_| event.t == T::Start) else { return false };
-        let mut met = self.state.lock().unwrap();
         let is_it = self.at.is_some_and(|(point, _)| point == met.effects.len()) && !self.has_fired();
-        let verb = match write.verb {
-            Verb::Create => "create",
-            Verb::Patch => "patch",
-            Verb::Delete => "delete",
-        };
-        met.effects.push(format!("{} {verb} {}", event.id, write.gvk.kind));
+        let effect = Effect::new(event, write, &met.places);
+        met.effects.push(effect);
         if is_it {
             met.step = Some(event.id.to_string());
         }
@@ -151,7 +168,7 @@ impl Doom {
             Verb::Delete => "DELETE",
         };
         let path = known(&write.gvk.kind).path(&write.namespace, &write.name);
-        self.state.lock().unwrap().noted.insert(format!("{method} {path}"));
+        self.lock().noted.insert(format!("{method} {path}"));
     }
 
     /// I12, I13 and I15: every request was written down first and names what it means, and none uses force.
@@ -160,7 +177,7 @@ impl Doom {
         let made = body["metadata"]["name"].as_str().filter(|_| parts.method == http::Method::POST);
         let request =
             format!("{} {}{}", parts.method, parts.uri.path(), made.map_or(String::new(), |n| format!("/{n}")));
-        let mut met = self.state.lock().unwrap();
+        let mut met = self.lock();
         if !met.noted.contains(&request) {
             met.faults.push(format!("I12 a request that the journal does not have: {request}"));
         }
@@ -175,21 +192,44 @@ impl Doom {
             "PATCH" if !is_fenced => "I13 a PATCH of whatever has the name",
             _ => return,
         };
-        self.state.lock().unwrap().faults.push(format!("{fault}: {} {} {body}", parts.method, parts.uri));
+        self.lock().faults.push(format!("{fault}: {} {} {body}", parts.method, parts.uri));
     }
 
     /// What the requests were not to be.
     pub fn faults(&self) -> Vec<String> {
-        self.state.lock().unwrap().faults.clone()
+        self.lock().faults.clone()
     }
 
     fn is_doomed(&self, event: &Event) -> bool {
-        self.state.lock().unwrap().step.as_deref() == Some(&event.id.to_string())
+        self.lock().step.as_deref() == Some(&event.id.to_string())
     }
 
     /// Whether the request that goes out now is the doomed one.
     fn in_flight(&self) -> bool {
-        self.state.lock().unwrap().step.is_some() && !self.has_fired()
+        self.lock().step.is_some() && !self.has_fired()
+    }
+}
+
+impl Effect {
+    fn new(event: &Event, write: &Write, places: &BTreeMap<String, String>) -> Effect {
+        let id = event.id.as_str();
+        // The step is the id without the label of its write; labels may have dots, names of branches too.
+        let steps = id.rmatch_indices('.').map(|(at, _)| &id[..at]);
+        let at = std::iter::once(id).chain(steps).find_map(|step| places.get(step)).cloned().unwrap_or_default();
+        Effect { id: id.to_owned(), verb: write.verb, object: write.object(), at }
+    }
+
+    pub fn verb(&self) -> &'static str {
+        match self.verb {
+            Verb::Create => "create",
+            Verb::Patch => "patch",
+            Verb::Delete => "delete",
+        }
+    }
+
+    /// The step, the verb and the kind: the same in every run, whatever names were made up.
+    pub fn line(&self) -> String {
+        format!("{} {} {}", self.id, self.verb(), self.object.kind)
     }
 }
 
