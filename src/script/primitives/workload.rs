@@ -320,7 +320,7 @@ async fn start(step: Step, args: Args) -> Result<Json, Problem> {
         }
         changed = Some(step.write_on(&now, "clean", plan::plan_clean(&now)).await?);
     }
-    let ready = wait_ready(&step, &args, &object, changed.as_ref()).await?;
+    let ready = wait_ready(&step, &args, &object, was, changed.as_ref()).await?;
     // The Deployment's controller copies annotations to its ReplicaSets and never takes them back.
     for set in replica_sets(&step, &now).await?.iter().filter(|set| plan::is_marked(set)) {
         step.write_on(set, &format!("clean-{}", text(set, "/metadata/name")), plan::plan_clean(set)).await?;
@@ -333,12 +333,28 @@ async fn start(step: Step, args: Args) -> Result<Json, Problem> {
     )
 }
 
-async fn wait_ready(step: &Step, args: &Args, object: &ObjectRef, seen: Option<&Json>) -> Result<i64, Problem> {
+async fn wait_ready(
+    step: &Step,
+    args: &Args,
+    object: &ObjectRef,
+    was: i64,
+    seen: Option<&Json>,
+) -> Result<i64, Problem> {
     let resource = step.cluster().resource(&object.kind).await?;
     let one = One { resource, namespace: &object.namespace, name: &object.name, seen };
     let what = format!("{object} is Ready again");
     step.cluster()
         .wait_for(&one, deadline(args, 600), &step.session.door.cancel, &what, |now| match now {
+            // None of none is no proof that it runs on its volume.
+            Some(now) if was > 0 && replicas(now) == 0 => Seen::Hopeless(
+                Problem::new(Kind::Conflict, format!("{object} was scaled to 0 by somebody else while it started"))
+                    .hint(format!(
+                        "kubectl -n {} scale {} {} --replicas {was}, then resume",
+                        object.namespace,
+                        object.kind.to_lowercase(),
+                        object.name
+                    )),
+            ),
             Some(now) => match plan::is_ready(now) {
                 Ok(()) => Seen::Done(()),
                 Err(missing) => Seen::NotYet(missing),

@@ -147,6 +147,24 @@ cluster_test!(a_workload_scaled_up_during_the_final_pass_is_stopped_again, async
     shop.has_moved().await;
 });
 
+cluster_test!(lab "it is about one field" a_workload_that_somebody_holds_at_0_is_not_called_ready, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let mut run = shop.start(&[]);
+    freeze_at(&mut run, |event| is(event, "done", ".stop")).await;
+    // On no node: what is started does not become Ready before it is scaled down.
+    let on = |node: Value| json!({"spec": {"template": {"spec": {"nodeSelector": {"nowhere": node}}}}});
+    w.patch("Deployment", "web", on("yes".into())).await;
+    thaw(&run);
+    let started = async || (w.get("Deployment", "web").await["spec"]["replicas"] == 1).then_some(());
+    w.until("it to be started", LONG, started).await;
+    w.scale("Deployment", "web", 0).await;
+    run.wait().await.exits(5).says("scaled to 0 by somebody else").says("scale deployment web --replicas 1").done();
+    w.patch("Deployment", "web", on(Value::Null)).await;
+    w.scale("Deployment", "web", 1).await;
+    w.pvmigrate(&["resume"]).await.succeeds().done();
+    shop.has_moved().await;
+});
+
 cluster_test!(a_workload_scaled_up_while_its_claim_is_missing_starts_on_the_target, async |w: &World| {
     let shop = shop(w, "slow", "fast").await;
     let mut run = shop.start(&[]);
