@@ -186,7 +186,7 @@ fn policy(write: &Write, pv: Pv<'_>, to: &str, books: &Books, fresh: &Fresh) -> 
             return Err(never(&format!("volume `{name}` is kept: what was written on it is nowhere else"))
                 .hint("`pvmigrate cleanup RUN` gives it up"));
         }
-        return free(pv, swapped, fresh);
+        return free(pv, books.last_of(swapped), fresh);
     }
     let temporary = pv.claim().is_some_and(|claim| books.temporary.contains_key(&claim));
     let is_target = books.verified_target(name).is_some() && books.swap_onto(name).is_none();

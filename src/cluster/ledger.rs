@@ -1,7 +1,7 @@
 //! What the guards know of this run: who holds what, what was verified, what was stopped. Written by Rust only, kept in
 //! the journal as facts, so that it is the same after a crash.
 
-use crate::journal::{Journal, StepId};
+use crate::journal::{Back, Journal, StepId};
 use crate::words::{Json, ObjectRef, Problem, PvcRef};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +38,12 @@ pub enum Fact {
     Swapped { claim: PvcRef, was_uid: String, uid: String, source: String, target: String },
     /// The volume was given up.
     Freed { pv: String },
+    /// A claim that was gone was made anew as it was.
+    Remade { was_uid: String, uid: String },
+    /// A rollback begins, of the whole run or of a part.
+    TakingBack(Back),
+    /// The person overrode, for one rollback, what somebody else had made of an object.
+    Forced { object: String, overridden: Vec<String> },
 }
 
 /// The sum of the facts.
@@ -55,6 +61,8 @@ pub struct Books {
     /// By source volume.
     pub swapped: BTreeMap<String, Swapped>,
     pub freed: BTreeSet<String>,
+    /// Claims that this run made anew under their names: the uid of before, and the one since.
+    pub remade: BTreeMap<String, String>,
 }
 
 /// A workload without pods by our doing.
@@ -114,7 +122,10 @@ impl Books {
             Fact::Voided { source, .. } => {
                 self.verified.remove(&source);
             }
-            Fact::Swapped { claim, uid, source, target, .. } => {
+            Fact::Swapped { claim, was_uid, uid, source, target } => {
+                if !was_uid.is_empty() {
+                    self.remade.insert(was_uid, uid.clone());
+                }
                 // The way back: what had been replaced has its name again.
                 if self.swapped.get(&target).is_some_and(|before| before.target == source) {
                     self.swapped.remove(&target);
@@ -125,7 +136,39 @@ impl Books {
             Fact::Freed { pv } => {
                 self.freed.insert(pv);
             }
+            Fact::Remade { was_uid, uid } => {
+                self.remade.insert(was_uid, uid);
+            }
+            // Told and kept; no guard goes by them.
+            Fact::TakingBack(_) | Fact::Forced { .. } => {}
         }
+    }
+
+    /// True if the object of the first uid is the one of the second: itself, or the claim that this run made in its place.
+    pub fn is_same(&self, meant: &str, now: &str) -> bool {
+        let mut uid = meant;
+        // A claim is made anew once more each time: no uid comes back.
+        for _ in 0..=self.remade.len() {
+            if uid == now {
+                return true;
+            }
+            let Some(next) = self.remade.get(uid) else { return false };
+            uid = next;
+        }
+        false
+    }
+
+    /// Where the bytes of a replaced volume are in the end: the same claim may have been moved on, each time compared.
+    pub fn last_of<'a>(&'a self, swapped: &'a Swapped) -> &'a Swapped {
+        let mut last = swapped;
+        for _ in 0..self.swapped.len() {
+            let compared = self.verified.get(&last.target).is_some_and(|v| v.mode != super::guard::DISCARDED);
+            match self.swapped.get(&last.target).filter(|next| compared && next.claim == last.claim) {
+                Some(next) => last = next,
+                None => break,
+            }
+        }
+        last
     }
 
     /// True if the volume is the target of a pair that was verified.

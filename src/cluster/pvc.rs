@@ -131,8 +131,9 @@ pub fn plan_standing(run: &RunId, like: Pvc<'_>, volume: Pv<'_>) -> Write {
     if volume.is_block() {
         spec["volumeMode"] = json!("Block");
     }
-    let name =
-        names::short_name(&format!("{}-pvmigrate", like.name()), &format!("{run}/{}/back", like.reference()), 63);
+    // A claim that was moved twice goes back twice.
+    let seed = format!("{run}/{}/back/{}", like.reference(), volume.name());
+    let name = names::short_name(&format!("{}-pvmigrate", like.name()), &seed, 63);
     let body = json!({
         "apiVersion": "v1", "kind": "PersistentVolumeClaim",
         "metadata": {

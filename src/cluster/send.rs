@@ -221,7 +221,7 @@ impl Door {
                 fresh.claim = cluster.find(&claims, &claim.namespace, &claim.name).await.map_err(look)?;
             }
             if needs.successor
-                && let Some(swapped) = books.swapped.get(Pv(target).name())
+                && let Some(swapped) = books.swapped.get(Pv(target).name()).map(|swapped| books.last_of(swapped))
             {
                 let claim = &swapped.claim;
                 fresh.successor = cluster.find(&claims, &claim.namespace, &claim.name).await.map_err(look)?;

@@ -37,12 +37,14 @@
 //! ```
 
 mod event;
+mod part;
 mod run;
 mod state;
 mod store;
 mod write;
 
 pub use event::{Event, StepId, T, VERSION};
+pub use part::{Back, ROLLBACK, Standing, ends, is_of_rollback, standing, whole_step};
 pub use run::{RunFile, RunListing, RunStatus, Runs, Source, safe};
 pub use state::{Illegal, Phase, State, Step};
 pub use store::{FileStore, Store};
@@ -109,15 +111,15 @@ impl Journal {
     /// # Errors
     /// If it is corrupt, of an unknown version or cannot be read.
     pub fn open(run: RunId, store: Box<dyn Store>) -> Result<Self, Problem> {
-        let mut state = State::default();
+        let events = store.load()?;
         let mut next_n = 0;
-        for event in store.load()? {
+        for event in &events {
             if event.n != next_n {
                 return Err(corrupt(&format!("record {} where {next_n} belongs", event.n)));
             }
             next_n += 1;
-            state.next(&event).map_err(|illegal| corrupt(&illegal.to_string()))?;
         }
+        let state = State::fold(events).map_err(|illegal| corrupt(&illegal.to_string()))?;
         Ok(Journal { run, store, inner: Mutex::new(Inner { state, next_n }) })
     }
 
@@ -211,6 +213,32 @@ impl Journal {
     /// The write that stands at this id, if one does.
     pub fn recorded(&self, id: &StepId) -> Option<Step> {
         self.lock().state.steps.get(id).cloned()
+    }
+
+    /// The rollback that was begun and is not over.
+    pub fn taking_back(&self) -> Option<Back> {
+        self.lock().state.back.clone()
+    }
+
+    /// How many parts of the run were taken back.
+    pub fn parts(&self) -> u32 {
+        self.lock().state.parts
+    }
+
+    /// Names claims that a rollback made anew by the uids that they have now.
+    pub fn bring_up_to_date(&self, values: &mut [Json]) {
+        let inner = self.lock();
+        if !inner.state.remade.is_empty() {
+            values.iter_mut().for_each(|value| part::renamed(value, &inner.state.remade));
+        }
+    }
+
+    /// True if the deletion of this object was permitted, and not refused for certain.
+    pub fn has_deleted(&self, object: &str) -> bool {
+        let inner = self.lock();
+        let mut deletions = inner.state.steps.values().filter(|step| !matches!(step.phase, Phase::Failed(_)));
+        deletions
+            .any(|step| step.write.as_ref().is_some_and(|w| w.verb == Verb::Delete && w.object().to_string() == object))
     }
 
     /// True if a write on this object was ever permitted.

@@ -190,18 +190,20 @@ impl Runs {
 fn listing(dir: &Path) -> Result<RunListing, Problem> {
     let file = read_run_file(dir)?;
     let events = read_events(dir)?;
-    let mut state = State::default();
-    let damage = events.iter().find_map(|event| state.next(event).err());
     let last = events.iter().rev().find_map(|event| event.err.clone());
+    let (state, damage) = match State::fold(events) {
+        Ok(state) => (state, None),
+        Err(damage) => (State::default(), Some(damage)),
+    };
     let status = if is_held(dir) {
         RunStatus::Running
     } else if state.ended.contains_key("rollback") {
         RunStatus::RolledBack
-    } else if state.last.contains_key("rollback") {
+    } else if state.last.contains_key("rollback") || state.back.is_some() {
         RunStatus::Stopped
     } else if state.ended.contains_key("root") {
         RunStatus::Done
-    } else if !state.has_changed() {
+    } else if !state.has_changed() && state.parts == 0 && damage.is_none() {
         RunStatus::Refused
     } else {
         RunStatus::Stopped

@@ -1,5 +1,6 @@
 //! What a journal means: the fold of its records, one total match.
 
+use super::part::{self, Back};
 use super::{Event, StepId, T, VERSION, Write};
 use crate::words::{Json, Problem};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -54,9 +55,26 @@ pub struct State {
     pub touched: BTreeSet<String>,
     /// How many permits were given in all.
     pub writes: u64,
+    /// A rollback that was begun and is not over.
+    pub back: Option<Back>,
+    /// How many parts of the run were taken back.
+    pub parts: u32,
+    /// Claims that were made anew on the way back: the uid of before, and the one since.
+    pub remade: BTreeMap<String, String>,
 }
 
 impl State {
+    /// Takes in a whole journal, without what was taken back of it.
+    ///
+    /// # Errors
+    /// As [`State::next`].
+    pub fn fold(events: Vec<Event>) -> Result<State, Illegal> {
+        let part::Standing { events, parts, remade, touched } = part::standing(events);
+        let mut state = State { parts, remade, touched, ..State::default() };
+        events.into_iter().try_for_each(|event| state.next(&event))?;
+        Ok(state)
+    }
+
     /// Takes in one record.
     ///
     /// # Errors
@@ -69,11 +87,16 @@ impl State {
         let order =
             |phase: &str| Err(Illegal::Order { n: event.n, t: event.t, id: event.id.clone(), phase: phase.to_owned() });
         match (event.t, before) {
-            (T::Fact, _) => self.facts.push(event.out.clone().unwrap_or_default()),
+            (T::Fact, _) => {
+                let fact = event.out.clone().unwrap_or_default();
+                self.back = Back::of(&fact).or(self.back.take());
+                self.facts.push(fact);
+            }
             (T::End, _) if event.err.is_some() => {
                 *self.given_up.entry(event.id.to_string()).or_default() += 1;
             }
             (T::End, _) => {
+                self.back.take_if(|back| back.branch == event.id.as_str());
                 self.forget_results_in(event.id.as_str());
                 self.ended.insert(event.id.to_string(), event.out.clone().unwrap_or_default());
             }
@@ -181,7 +204,7 @@ impl State {
 }
 
 /// True of `7`, `7.retain`, `7~key…`; not of `7/8` and `7.x/8`, which are steps of items whose names look like a step.
-fn begins_with_a_step(rest: &str) -> bool {
+pub(super) fn begins_with_a_step(rest: &str) -> bool {
     let after = rest.trim_start_matches(|c: char| c.is_ascii_digit());
     let is_step = (after.is_empty() || after.starts_with('.')) && !after.contains('/');
     after.len() < rest.len() && (is_step || after.starts_with('~'))

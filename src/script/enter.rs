@@ -65,7 +65,7 @@ pub fn call(primitive: &'static Primitive, ctx: &NativeCallContext, args: &[Dyna
         return Err(errors::end(&wait::interrupted(), position));
     }
     let args = args.iter().map(to_json).collect::<Result<Vec<_>, _>>().map_err(thrown)?;
-    let args = primitive.check(args).map_err(thrown)?;
+    let mut args = primitive.check(args).map_err(thrown)?;
     if branch.mode == Mode::Looking {
         if primitive.effect != Effect::Read {
             return Err(thrown(Problem::usage(format!(
@@ -79,6 +79,7 @@ pub fn call(primitive: &'static Primitive, ctx: &NativeCallContext, args: &[Dyna
     }
     let (_, id) = branch.next();
     let sig = signature(&args.0);
+    session.door.journal.bring_up_to_date(&mut args.0);
     let at = place(ctx);
     if primitive.effect == Effect::Read
         && session.resumed

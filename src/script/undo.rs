@@ -4,15 +4,19 @@
 //! of a rollback is journaled, guarded and resumable like any other. What must stay true: the plan depends on nothing
 //! that the rollback itself writes, so that a rollback that was broken off goes on where it was.
 
+mod part;
+mod state;
+
+pub use part::{describe_to, plan_to};
+pub use state::{Foreign, Now, foreign, state_of, stranger, to_look_at};
+
 use crate::cluster::ledger::Books;
 use crate::cluster::{Fact, text, uid};
-use crate::journal::{Class, Event, Phase, State, Step, StepId, Verb, Write};
+use crate::journal::{Class, Event, Phase, State, Step, StepId, T, Verb, Write};
+pub use crate::journal::{ROLLBACK as BRANCH, is_of_rollback};
 use crate::words::{Json, ObjectRef, Problem};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// The branch that a rollback is journaled in.
-pub const BRANCH: &str = "rollback";
 
 /// What takes it back.
 pub const SCRIPT: &str = r#"//! Take a run back.
@@ -40,6 +44,8 @@ pub struct Plan {
     pub kept: Vec<Problem>,
     /// What speaks against the whole.
     pub obstacles: Vec<Problem>,
+    /// Branches that can be taken back whole only: a claim was switched in them, or a claim of theirs is gone.
+    pub whole: BTreeSet<String>,
 }
 
 /// What was done in one branch of the run, and in those inside of it.
@@ -49,15 +55,13 @@ pub struct Unit {
     pub entries: Vec<Json>,
 }
 
-/// The events that stand before a rollback began, folded.
+/// What stands of the run without the rollback that is under way.
 ///
 /// # Errors
 /// If they are no journal.
 pub fn before_rollback(events: &[Event]) -> Result<(State, Books), Problem> {
-    let (mut state, mut books) = (State::default(), Books::default());
-    for event in events.iter().take_while(|event| !is_of_rollback(event.id.as_str())) {
-        state.next(event).map_err(|illegal| Problem::bug(illegal.to_string()))?;
-    }
+    let state = State::fold(events[..begins(events)].to_vec()).map_err(|illegal| Problem::bug(illegal.to_string()))?;
+    let mut books = Books::default();
     for fact in &state.facts {
         books.take(serde_json::from_value(fact.clone()).map_err(|e| {
             Problem::new(crate::words::Kind::Diverged, "the journal holds a fact that this version does not know")
@@ -67,15 +71,24 @@ pub fn before_rollback(events: &[Event]) -> Result<(State, Books), Problem> {
     Ok((state, books))
 }
 
+/// Where the rollback that is not over begins; the end if there is none.
+fn begins(events: &[Event]) -> usize {
+    let branches = events.iter().filter(|event| event.t == T::End && is_of_rollback(event.id.as_str()));
+    let over: BTreeSet<&str> = branches.map(|event| event.id.as_str()).filter(|branch| *branch != BRANCH).collect();
+    let first = |event: &Event| {
+        let id = event.id.as_str();
+        is_of_rollback(id) && !over.contains(id.split('/').next().unwrap_or(id))
+    };
+    events.iter().position(first).unwrap_or(events.len())
+}
+
 /// True if a copy onto an old volume was begun: from then on the old volume is neither what it was nor what the new one is,
 /// until that copy is finished.
 pub fn has_copied_back(events: &[Event]) -> bool {
     let copies = |write: &Write| text(&write.body, "/metadata/labels/pvmigrate.io~1task") == "copy";
-    events.iter().any(|event| is_of_rollback(event.id.as_str()) && event.write.as_ref().is_some_and(copies))
-}
-
-pub fn is_of_rollback(id: &str) -> bool {
-    id == BRANCH || id.strip_prefix(BRANCH).is_some_and(|rest| rest.starts_with('/'))
+    events[begins(events)..]
+        .iter()
+        .any(|event| is_of_rollback(event.id.as_str()) && event.write.as_ref().is_some_and(copies))
 }
 
 /// What was done in one branch, before it is known what else was done to the same objects.
@@ -88,15 +101,27 @@ struct Group {
     entries: Vec<(u64, Json)>,
     /// Why it is not taken back at all.
     never: Option<Problem>,
+    /// The branches that it was done in.
+    keys: BTreeSet<String>,
+    /// It cannot be taken back to a point in the midst of it.
+    whole: bool,
 }
 
 /// Plans it. `how` is what becomes of what was written since: `compare`, `reverse` or `discard`.
 pub fn plan(state: &State, books: &Books, how: &str) -> Plan {
+    plan_of(state, books, how, &|_, _| true)
+}
+
+/// The same of those steps only that `takes` says.
+fn plan_of(state: &State, books: &Books, how: &str, takes: &dyn Fn(&StepId, &Step) -> bool) -> Plan {
     let mut plan = Plan::default();
     let mut swaps = BTreeSet::new();
     let mut groups: Vec<Group> = Vec::new();
     let users = users(state);
     for (id, step) in state.steps.iter().filter(|(_, step)| !step.undone && is_possible(step)) {
+        if !takes(id, step) {
+            continue;
+        }
         let Some(write) = &step.write else { continue };
         let taken = entry(id, step, write, state, books);
         let (entry, never) = match taken {
@@ -110,10 +135,11 @@ pub fn plan(state: &State, books: &Books, how: &str) -> Plan {
         };
         let key = unit_of(id);
         let at = groups.iter().position(|group| group.key == key).unwrap_or_else(|| {
-            groups.push(Group { key, ..Group::default() });
+            groups.push(Group { keys: [key.clone()].into(), key, ..Group::default() });
             groups.len() - 1
         });
         let group = &mut groups[at];
+        group.whole |= goes_whole(write);
         group.about.insert(write.object().to_string());
         group.never = group.never.take().or(never);
         let Some(entry) = entry else { continue };
@@ -127,6 +153,7 @@ pub fn plan(state: &State, books: &Books, how: &str) -> Plan {
     let mut groups = joined(groups);
     groups.sort_by_key(|group| std::cmp::Reverse(group.entries.iter().map(|(first, _)| *first).max()));
     for mut group in groups {
+        plan.whole.extend(group.keys.iter().filter(|_| group.whole).cloned());
         if let Some(problem) = group.never {
             plan.kept.push(problem);
             continue;
@@ -145,6 +172,12 @@ pub fn plan(state: &State, books: &Books, how: &str) -> Plan {
     }
     plan.stays.sort_by_key(|(first, _)| std::cmp::Reverse(*first));
     plan
+}
+
+/// After which there is no way back to a point in the midst of a unit: a claim does not get its uid again, and the
+/// bytes of a temporary one are gone.
+fn goes_whole(write: &Write) -> bool {
+    write.class == Class::Swap || (write.verb == Verb::Delete && write.gvk.kind == "PersistentVolumeClaim")
 }
 
 /// A write that was refused for certain changed nothing.
@@ -186,6 +219,8 @@ fn joined(groups: Vec<Group>) -> Vec<Group> {
             group.about.extend(other.about);
             group.entries.extend(other.entries);
             group.never = group.never.or(other.never);
+            group.keys.extend(other.keys);
+            group.whole |= other.whole;
             group.key = group.key.min(other.key);
         }
         whole.push(group);
@@ -294,9 +329,20 @@ fn swap(part: &StepId, state: &State, books: &Books) -> Option<Json> {
         "step": whole.as_str(), "source": source, "target": target, "original": original,
         "temporary": temporary.map(|(claim, _)| json!({"namespace": claim.namespace, "name": claim.name})),
         "temporary_uid": temporary.map(|(_, (uid, ..))| uid),
+        "source_uid": volume_uid(source, books), "target_uid": volume_uid(&target, books),
         "deleted": sent("delete-original").is_some(),
         "swapped": books.swapped.get(source).is_some_and(|swapped| swapped.target == target),
     }))
+}
+
+/// The uid of a volume as this run knows it.
+fn volume_uid(name: &str, books: &Books) -> Json {
+    let compared = books.verified.iter().find_map(|(source, verified)| match name {
+        _ if source == name => Some(verified.source_uid.clone()),
+        _ if verified.target == name => Some(verified.target_uid.clone()),
+        _ => None,
+    });
+    books.retained.get(name).map(|(uid, _)| uid.clone()).or(compared).map_or(Json::Null, Json::from)
 }
 
 /// `root/3~shop/data/7.stop` → `root/3~shop/data`: the outermost branch below the run's own.
@@ -365,7 +411,7 @@ fn lines_of(entry: &Json, how: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::{Gvk, Precondition, T};
+    use crate::journal::{Gvk, Precondition};
 
     #[test]
     fn units_are_the_outermost_branches() {
@@ -425,7 +471,7 @@ mod tests {
             key: key.into(),
             about: about.iter().map(|one| (*one).to_owned()).collect(),
             entries: vec![(first, Json::Null)],
-            never: None,
+            ..Group::default()
         };
         let units = joined(vec![
             group("a", &["PersistentVolume:x"], 1),

@@ -5,17 +5,22 @@ use super::{Args, Effect, Primitive, Type, option, param};
 use crate::cluster::pv::{self, Pv};
 use crate::cluster::pvc::{self, Pvc, Shape};
 use crate::cluster::wait::{One, Seen};
-use crate::cluster::{Fact, RUN, STEP, known, text, uid};
+use crate::cluster::{Fact, RUN, known, text, uid};
 use crate::journal::{Class, Phase, Precondition, StepId, Verb, Write};
 use crate::script::enter::Step;
-use crate::words::{Json, Kind, Problem, PvcRef};
+use crate::script::undo::{self, Now};
+use crate::words::{Json, Kind, ObjectRef, Problem, PvcRef};
 use serde_json::json;
 
 pub const TABLE: &[Primitive] = &[
     Primitive {
         name: "undo_write",
         params: &[param("step", Type::Text)],
-        options: &[],
+        options: &[option(
+            "force",
+            Type::Bool,
+            "what somebody else changed since is overridden, and the journal says what that was",
+        )],
         returns: "text",
         doc: "Takes one recorded write of this run back: a change by its inverse, a creation by deleting what was made. Returns \
               `undone`, or `nothing` if it is as it was already.\nThrows `Conflict` with the difference if somebody else \
@@ -134,9 +139,10 @@ async fn undo_write(step: Step, args: Args) -> Result<Json, Problem> {
     let Some(write) = recorded.and_then(|recorded| recorded.write) else {
         return Err(Problem::usage(format!("this run has no write `{id}`")).hint("pvmigrate runs show RUN lists them"));
     };
+    let force = args.option_bool("force");
     let undone = match write.verb {
-        Verb::Create => unmake(&step, &id, &write).await?,
-        Verb::Patch => revert(&step, &write).await?,
+        Verb::Create => unmake(&step, &id, &write, force).await?,
+        Verb::Patch => revert(&step, &write, force).await?,
         Verb::Delete => {
             return Err(Problem::refused(format!("{} was deleted: that cannot be taken back", write.object())));
         }
@@ -146,7 +152,7 @@ async fn undo_write(step: Step, args: Args) -> Result<Json, Problem> {
 }
 
 /// Deletes what the write made, if it is still there and still that.
-async fn unmake(step: &Step, id: &StepId, write: &Write) -> Result<bool, Problem> {
+async fn unmake(step: &Step, id: &StepId, write: &Write, force: bool) -> Result<bool, Problem> {
     let object = write.object();
     let resource = step.cluster().resource(&format!("{}/{}", write.gvk.api_version(), write.gvk.kind)).await?;
     let find = || async {
@@ -154,11 +160,15 @@ async fn unmake(step: &Step, id: &StepId, write: &Write) -> Result<bool, Problem
         found.map_err(|e| e.problem(&format!("read {object}"), Some(&object)))
     };
     let Some(there) = find().await? else { return Ok(false) };
-    let mark = |mark: &str| there["metadata"]["annotations"][mark].as_str().unwrap_or_default().to_owned();
-    if mark(RUN) != step.run().as_str() || mark(STEP) != id.as_str() {
-        return Err(Problem::new(Kind::Conflict, format!("{object} is not what this run made"))
-            .object(&object)
-            .hint("somebody made it anew: look at it, and delete it if it is not needed"));
+    let answer = step.session.door.journal.recorded(id).map(|recorded| recorded.phase);
+    if let Some(why) = undo::stranger(step.run(), id, answer.as_ref(), &there) {
+        if !force || is_storage(&object) {
+            return Err(Problem::new(Kind::Conflict, format!("{object} is not what this run made"))
+                .object(&object)
+                .quote(why)
+                .hint("somebody made it anew: look at it, and delete it if it is not needed"));
+        }
+        step.fact(Fact::Forced { object: object.to_string(), overridden: vec![why] })?;
     }
     if object.kind == "PersistentVolumeClaim" {
         give_up_copy(step, write, Pvc(&there))?;
@@ -204,66 +214,47 @@ fn give_up_copy(step: &Step, write: &Write, temporary: Pvc<'_>) -> Result<(), Pr
     sources.into_iter().try_for_each(|source| step.fact(Fact::Voided { source, why: "it is taken back".into() }))
 }
 
+/// What holds bytes, or stands for them, is nobody's to override.
+fn is_storage(object: &ObjectRef) -> bool {
+    matches!(object.kind.as_str(), "PersistentVolumeClaim" | "PersistentVolume")
+}
+
 /// Sends the inverse, if the object is as the write left it.
-async fn revert(step: &Step, write: &Write) -> Result<bool, Problem> {
+async fn revert(step: &Step, write: &Write, force: bool) -> Result<bool, Problem> {
     let object = write.object();
     let resource = step.cluster().resource(&format!("{}/{}", write.gvk.api_version(), write.gvk.kind)).await?;
     let mut changed = false;
     for (number, inverse) in write.inverse.iter().enumerate() {
         let found = step.cluster().find(&resource, &write.namespace, &write.name).await;
         let found = found.map_err(|e| e.problem(&format!("read {object}"), Some(&object)))?;
-        let conflict = |message: String| Problem::new(Kind::Conflict, message).object(&object);
-        let Some(now) = found else {
-            // A volume that is gone needs no policy.
-            if object.kind == "PersistentVolume" {
-                return Ok(changed);
+        let books = step.session.door.ledger.books();
+        let mut inverse = inverse.clone();
+        match undo::state_of(write, &inverse, found.as_ref(), &books) {
+            Now::Old => continue,
+            Now::Ours => {}
+            Now::Foreign { message, differences } => {
+                if !force || is_storage(&object) {
+                    let mut problem = Problem::new(Kind::Conflict, message).object(&object);
+                    for line in differences {
+                        problem = problem.quote(line);
+                    }
+                    return Err(problem
+                        .hint("put it right by hand, then go on with the same command")
+                        .hint(format!("or override it: the same command with --force {object}")));
+                }
+                let overridden = if differences.is_empty() { vec![message] } else { differences };
+                step.fact(Fact::Forced { object: object.to_string(), overridden })?;
             }
-            return Err(conflict(format!("{object} is gone: it cannot be put back")));
-        };
-        if write.precondition.uid().is_some_and(|meant| meant != uid(&now)) {
-            return Err(conflict(format!("{object} was deleted and made anew by somebody else")));
         }
-        if stands(&now, &inverse.body) {
-            continue;
+        // What is gone is not made again, forced or not.
+        let Some(now) = found else { continue };
+        if inverse.precondition.uid().is_some_and(|meant| meant != uid(&now)) {
+            inverse.precondition = Precondition::Uid(uid(&now).to_owned());
         }
-        if !stands(&now, &write.body) {
-            let mut problem = conflict(format!("{object} was changed by somebody else since"));
-            for line in differences("", &write.body, &inverse.body, &now) {
-                problem = problem.quote(line);
-            }
-            return Err(problem.hint("put the fields right by hand, then go on with the same command"));
-        }
-        step.write_on(&now, &format!("undo-{number}"), inverse.clone()).await?;
+        step.write_on(&now, &format!("undo-{number}"), inverse).await?;
         changed = true;
     }
     Ok(changed)
-}
-
-/// True if the merge patch would change nothing of the object, our own marks aside.
-fn stands(object: &Json, patch: &Json) -> bool {
-    match (object, patch) {
-        (_, Json::Object(fields)) => fields
-            .iter()
-            .filter(|(key, _)| !key.starts_with("pvmigrate.io/"))
-            .all(|(key, value)| stands(object.get(key).unwrap_or(&Json::Null), value)),
-        _ => object == patch,
-    }
-}
-
-/// `spec.replicas: we wrote 0, it was 2, it is 5`
-fn differences(path: &str, ours: &Json, before: &Json, now: &Json) -> Vec<String> {
-    let Json::Object(fields) = ours else {
-        return match now == ours {
-            true => Vec::new(),
-            false => vec![format!("{path}: this run wrote {ours}, before it was {before}, now it is {now}")],
-        };
-    };
-    let ours = fields.iter().filter(|(key, _)| !key.starts_with("pvmigrate.io/"));
-    ours.flat_map(|(key, value)| {
-        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-        differences(&path, value, &before[key.as_str()], now.get(key).unwrap_or(&Json::Null))
-    })
-    .collect()
 }
 
 async fn adopt_pv(step: Step, args: Args) -> Result<Json, Problem> {
@@ -286,7 +277,9 @@ async fn adopt_pv(step: Step, args: Args) -> Result<Json, Problem> {
         // A swap that was broken off when its claim was made, and not yet seen to be bound.
         let ours = like.0["metadata"]["annotations"][RUN] == step.run().as_str();
         let copied = books.verified.get(&volume_name);
-        let broken_off = ours && copied.is_some_and(|copied| copied.claim == name && copied.target == like.volume());
+        // Its StatefulSet may have made it in that instant: the volume was reserved for the name, and bound no other.
+        let broken_off = (ours || was_deleted(&step, &name))
+            && copied.is_some_and(|copied| copied.claim == name && copied.target == like.volume());
         // Or a claim that was made anew on the volume that this run gave it: by another run, and its rollback.
         let same_place = books
             .swapped
@@ -335,6 +328,12 @@ async fn adopt_pv(step: Step, args: Args) -> Result<Json, Problem> {
     wait_bound(&step, &args, &temporary, &made, &volume_name).await
 }
 
+/// True if this run has asked for the deletion of the claim of that name.
+fn was_deleted(step: &Step, name: &PvcRef) -> bool {
+    let object = ObjectRef::new("PersistentVolumeClaim", &name.namespace, &name.name).to_string();
+    step.session.door.journal.has_deleted(&object)
+}
+
 async fn restore_pvc(step: Step, args: Args) -> Result<Json, Problem> {
     let was = Pvc(args.json(0));
     let (name, volume_name) = (was.reference(), Pv(args.json(1)).name().to_owned());
@@ -375,6 +374,7 @@ async fn restore_pvc(step: Step, args: Args) -> Result<Json, Problem> {
         }
     };
     let bound = wait_bound(&step, &args, &name, &made, &volume_name).await?;
+    step.fact(Fact::Remade { was_uid: was.uid().to_owned(), uid: uid(&bound).to_owned() })?;
     goes_without(&step, &name, &volume_name, &bound).await?;
     step.write("clean", pvc::plan_clean(Pvc(&bound))).await
 }
@@ -404,23 +404,4 @@ async fn goes_without(step: &Step, name: &PvcRef, volume: &str, bound: &Json) ->
         source: replaced.target.clone(),
         target: volume.to_owned(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_foreign_change_is_told_field_by_field() {
-        let ours = json!({"metadata": {"annotations": {"pvmigrate.io/run": "x", "a": "1"}}, "spec": {"replicas": 0}});
-        let before =
-            json!({"metadata": {"annotations": {"pvmigrate.io/run": null, "a": null}}, "spec": {"replicas": 2}});
-        let now = json!({"metadata": {"annotations": {"a": "1"}}, "spec": {"replicas": 5}});
-        assert!(!stands(&now, &ours) && !stands(&now, &before));
-        assert!(stands(&json!({"spec": {"replicas": 2}}), &before), "what is absent is null");
-        assert_eq!(
-            differences("", &ours, &before, &now),
-            ["spec.replicas: this run wrote 0, before it was 2, now it is 5"]
-        );
-    }
 }
