@@ -96,7 +96,7 @@ pub fn markdown() -> String {
             }
             let rights: Vec<String> =
                 p.rights.iter().map(|(verb, group, resource)| right(verb, group, resource)).collect();
-            text.push_str(&format!("\nRights: {}.\n\n```rhai\n{}\n```\n", rights.join(", "), p.example));
+            text.push_str(&format!("\nRights: {}.\n\n```rhai\n{}\n```\n", rights.join("; "), p.example));
         }
     }
     text.push_str("\n## Control\n");

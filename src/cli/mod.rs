@@ -9,6 +9,8 @@ mod completions;
 mod doc;
 mod eval;
 mod lab;
+mod manifest;
+mod rbac;
 mod repl;
 mod repl_input;
 mod report;
@@ -94,6 +96,7 @@ pub enum Command {
     Check(check::Args),
     Scripts(scripts::Args),
     Show(show::Args),
+    Rbac(rbac::Args),
     Doc(doc::Args),
     Eval(eval::Args),
     Repl(repl::Args),
@@ -123,6 +126,7 @@ pub fn main() -> u8 {
         Command::Check(args) => check::main(&args),
         Command::Scripts(args) => scripts::main(&global, &args),
         Command::Show(args) => show::main(&args),
+        Command::Rbac(args) => rbac::main(&global, &args),
         Command::Doc(args) => doc::main(&global, &args),
         Command::Eval(args) => eval::main(&global, &args),
         Command::Repl(_) => repl::main(&global),

@@ -95,6 +95,14 @@ pub async fn connect(target: &Target) -> Result<Cluster, Problem> {
     })
 }
 
+/// The namespace that the kubeconfig's context stands in. Nothing is sent.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn default_namespace(target: &Target) -> Result<String, Problem> {
+    Ok(configure(target).await?.0.default_namespace)
+}
+
 /// A connection over a transport of the caller's, such as an API server in this process. It may do everything.
 pub fn over<S, B>(service: S, name: &str) -> Cluster
 where
@@ -337,7 +345,7 @@ impl Cluster {
     }
 
     /// Asks whether we may do it.
-    pub async fn may(&self, verb: &str, resource: Reviewed, namespace: &str) -> Result<bool, Error> {
+    pub async fn may(&self, verb: &str, resource: Reviewed<'_>, namespace: &str) -> Result<bool, Error> {
         let review = serde_json::json!({
             "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": {
@@ -377,7 +385,7 @@ impl Cluster {
 }
 
 /// Group, plural, subresource.
-pub type Reviewed = (&'static str, &'static str, &'static str);
+pub type Reviewed<'a> = (&'a str, &'a str, &'a str);
 
 pub(super) fn url(path: &str, query: &[(&str, &str)]) -> String {
     let mut out = path.to_owned();

@@ -43,6 +43,43 @@ const KNOWN: [(&str, &str, &str, &str, bool); 25] = [
     ("ClusterRoleBinding", "rbac.authorization.k8s.io", "v1", "clusterrolebindings", false),
 ];
 
+/// kind, group, plural, namespaced: kinds whose version is not the same everywhere, and those of others that we look at.
+const ELSEWHERE: [(&str, &str, &str, bool); 12] = [
+    ("CronJob", "batch", "cronjobs", true),
+    ("HorizontalPodAutoscaler", "autoscaling", "horizontalpodautoscalers", true),
+    ("PodDisruptionBudget", "policy", "poddisruptionbudgets", true),
+    ("Ingress", "networking.k8s.io", "ingresses", true),
+    ("NetworkPolicy", "networking.k8s.io", "networkpolicies", true),
+    ("CSIDriver", "storage.k8s.io", "csidrivers", false),
+    ("CSINode", "storage.k8s.io", "csinodes", false),
+    ("VolumeSnapshot", "snapshot.storage.k8s.io", "volumesnapshots", true),
+    ("VolumeSnapshotClass", "snapshot.storage.k8s.io", "volumesnapshotclasses", false),
+    ("VolumeSnapshotContent", "snapshot.storage.k8s.io", "volumesnapshotcontents", false),
+    ("ScaledObject", "keda.sh", "scaledobjects", true),
+    ("Application", "argoproj.io", "applications", true),
+];
+
+/// Group and plural of a kind as scripts write it, as far as they are known without asking a server.
+pub fn named(text: &str) -> Option<(&'static str, &'static str)> {
+    let (api, kind) = text.rsplit_once('/').map_or((None, text), |(api, kind)| (Some(api), kind));
+    let (kind, group) = match (api, kind.split_once('.')) {
+        (Some(api), _) => (kind, Some(api.split_once('/').map_or("", |(group, _)| group))),
+        (None, Some((kind, group))) => (kind, Some(group)),
+        (None, None) => (kind, None),
+    };
+    let all = KNOWN.iter().map(|(kind, group, _, plural, _)| (kind, group, plural));
+    let all = all.chain(ELSEWHERE.iter().map(|(kind, group, plural, _)| (kind, group, plural)));
+    let mut fit = all.filter(|(known, its, _)| **known == kind && group.is_none_or(|wanted| wanted == **its));
+    fit.next().map(|(_, group, plural)| (*group, *plural))
+}
+
+/// Whether what is served under this plural lies in namespaces; `None` for what no table has.
+pub fn is_namespaced(group: &str, plural: &str) -> Option<bool> {
+    let all = KNOWN.iter().map(|(_, group, _, plural, namespaced)| (group, plural, namespaced));
+    let mut all = all.chain(ELSEWHERE.iter().map(|(_, group, plural, namespaced)| (group, plural, namespaced)));
+    all.find(|(its, known, _)| **its == group && **known == plural).map(|(.., namespaced)| *namespaced)
+}
+
 /// The table's entry for a kind that is served alike everywhere.
 ///
 /// # Panics
@@ -179,5 +216,24 @@ mod tests {
         assert_eq!(known("PersistentVolume").path("", "pv-1"), "/api/v1/persistentvolumes/pv-1");
         assert_eq!(known("Deployment").path("shop", "web"), "/apis/apps/v1/namespaces/shop/deployments/web");
         assert_eq!(known("Pod").path("", ""), "/api/v1/pods");
+    }
+
+    #[test]
+    fn kinds_are_known_without_a_server() {
+        for (text, want) in [
+            ("Deployment", Some(("apps", "deployments"))),
+            ("Deployment.apps", Some(("apps", "deployments"))),
+            ("apps/v1/Deployment", Some(("apps", "deployments"))),
+            ("v1/ConfigMap", Some(("", "configmaps"))),
+            ("CronJob", Some(("batch", "cronjobs"))),
+            ("batch/v1beta1/CronJob", Some(("batch", "cronjobs"))),
+            ("Deployment.example.org", None),
+            ("Kustomization.kustomize.toolkit.fluxcd.io", None),
+        ] {
+            assert_eq!(named(text), want, "{text}");
+        }
+        assert_eq!(is_namespaced("", "persistentvolumes"), Some(false));
+        assert_eq!(is_namespaced("batch", "cronjobs"), Some(true));
+        assert_eq!(is_namespaced("apps", "pods"), None);
     }
 }

@@ -80,7 +80,7 @@ fn one_primitive(p: &Primitive) -> String {
         }
     }
     let rights: Vec<String> = p.rights.iter().map(|(verb, group, resource)| right(verb, group, resource)).collect();
-    text.push_str(&format!("\nIt {}. Rights: {}\n\n{}", p.effect.word(), rights.join(", "), example(p.example)));
+    text.push_str(&format!("\nIt {}. Rights: {}\n\n{}", p.effect.word(), rights.join("; "), example(p.example)));
     text
 }
 
@@ -92,9 +92,10 @@ fn example(text: &str) -> String {
     format!("Example:\n  {}\n", text.replace('\n', "\n  "))
 }
 
-/// `patch deployments.apps`
-pub fn right(verb: &str, group: &str, resource: &str) -> String {
-    if group.is_empty() { format!("{verb} {resource}") } else { format!("{verb} {resource}.{group}") }
+/// `get, patch deployments.apps`
+pub fn right(verbs: &str, group: &str, resource: &str) -> String {
+    let verbs = verbs.replace(' ', ", ");
+    if group.is_empty() { format!("{verbs} {resource}") } else { format!("{verbs} {resource}.{group}") }
 }
 
 #[cfg(test)]

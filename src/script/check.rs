@@ -111,7 +111,8 @@ fn check_one(
     own
 }
 
-fn imports(ast: &AST) -> Vec<(String, String, Position)> {
+/// Path, alias and place of every import.
+pub(super) fn imports(ast: &AST) -> Vec<(String, String, Position)> {
     let mut found = Vec::new();
     ast.walk(&mut |nodes: &[ASTNode]| {
         if let Some(ASTNode::Stmt(Stmt::Import(import, position))) = nodes.last()

@@ -12,6 +12,7 @@ pub mod errors;
 mod parallel;
 pub mod primitives;
 pub mod resolver;
+pub mod rights;
 pub mod session;
 pub mod undo;
 pub mod view;
@@ -77,6 +78,11 @@ impl Script {
             return Err(faults);
         }
         Ok(Script { name: name.to_owned(), engine, ast, sources, options })
+    }
+
+    /// What it may need of a cluster, whatever its options are.
+    pub fn needs(&self) -> rights::Needs {
+        rights::needs(&self.engine, &self.sources, &self.name, &self.ast)
     }
 
     /// The `//!` lines at the head.

@@ -35,6 +35,20 @@ fn the_reference_is_what_the_program_says() {
 }
 
 #[test]
+fn the_roles_in_deploy_are_what_the_program_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let command = read("docs/in-cluster.md");
+    let command =
+        blocks(&command, "sh").into_iter().flat_map(|block| block.lines().map(str::to_owned).collect::<Vec<_>>());
+    let command = command.into_iter().find_map(|line| line.strip_prefix("pvmigrate rbac ").map(str::to_owned));
+    let command = command.expect("it says how they are made");
+    let command = command.split(" | ").next().expect("there is something before a pipe");
+    let (code, said) = pvmigrate(&[&["rbac"][..], &command.split(' ').collect::<Vec<_>>()].concat(), dir.path());
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said == read("deploy/rbac.yaml"), "deploy/rbac.yaml is old: pvmigrate rbac {command} > deploy/rbac.yaml");
+}
+
+#[test]
 fn links_lead_somewhere() {
     for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
         for target in read(name).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

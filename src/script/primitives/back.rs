@@ -29,7 +29,7 @@ pub const TABLE: &[Primitive] = &[
 let told = undo_write("root/1.patch");
 told == "undone" && get_object("Deployment", "shop", "web").labels.moving == ()"#,
         effect: Effect::Write,
-        rights: &[("get", "*", "*"), ("patch", "*", "*"), ("delete", "*", "*"), ("watch", "*", "*")],
+        rights: &[("delete get patch watch", "*", "*")],
         run: |step, args| Box::pin(undo_write(step, args)),
     },
     Primitive {
@@ -57,12 +57,7 @@ for pv in [source, copy] {
 }
 again.volume == source.name && back.volume == source.name"#,
         effect: Effect::Write,
-        rights: &[
-            ("create", "", "persistentvolumeclaims"),
-            ("watch", "", "persistentvolumeclaims"),
-            ("get", "", "persistentvolumes"),
-            ("patch", "", "persistentvolumes"),
-        ],
+        rights: &[("create get watch", "", "persistentvolumeclaims"), ("get patch", "", "persistentvolumes")],
         run: |step, args| Box::pin(adopt_pv(step, args)),
     },
     Primitive {
@@ -80,11 +75,7 @@ let copy = return_pv(get_pv(target.volume), target);
 delete_pvc(target);
 copy.claim == "shop/" + target.name"#,
         effect: Effect::Write,
-        rights: &[
-            ("get", "", "persistentvolumes"),
-            ("patch", "", "persistentvolumes"),
-            ("watch", "", "persistentvolumeclaims"),
-        ],
+        rights: &[("get watch", "", "persistentvolumeclaims"), ("get patch", "", "persistentvolumes")],
         run: |step, args| Box::pin(return_pv(step, args)),
     },
     Primitive {
@@ -103,12 +94,7 @@ start(stopped);
 set_reclaim_policy(get_pv(pv.name), pv.policy);
 back.volume == pv.name && back.metadata.labels == data.metadata.labels"#,
         effect: Effect::Write,
-        rights: &[
-            ("create", "", "persistentvolumeclaims"),
-            ("watch", "", "persistentvolumeclaims"),
-            ("get", "", "persistentvolumes"),
-            ("patch", "", "persistentvolumes"),
-        ],
+        rights: &[("create get patch watch", "", "persistentvolumeclaims"), ("get patch", "", "persistentvolumes")],
         run: |step, args| Box::pin(restore_pvc(step, args)),
     },
 ];

@@ -102,6 +102,9 @@ pub const fn option(name: &'static str, ty: Type, doc: &'static str) -> Param {
 
 type Future = Pin<Box<dyn std::future::Future<Output = Result<Json, Problem>> + Send>>;
 
+/// Verbs (separated by spaces), group, resource.
+pub type Right = (&'static str, &'static str, &'static str);
+
 /// One entry of the table.
 pub struct Primitive {
     pub name: &'static str,
@@ -114,8 +117,8 @@ pub struct Primitive {
     /// namespace `shop`. Its last value is true, and it leaves nothing of ours behind: a test runs it.
     pub example: &'static str,
     pub effect: Effect,
-    /// Verb, group and resource of each right that it needs.
-    pub rights: &'static [(&'static str, &'static str, &'static str)],
+    /// All that it asks of the cluster, the reads of its guards included. `*` is the kind that its arguments name.
+    pub rights: &'static [Right],
     pub run: fn(Step, Args) -> Future,
 }
 
@@ -289,6 +292,15 @@ mod tests {
             assert!(primitive.params.len() <= 4, "{}", primitive.name);
             assert!(primitive.doc.ends_with('.') && primitive.doc.len() > 20, "{}", primitive.name);
             assert!(!primitive.example.is_empty() && !primitive.rights.is_empty(), "{}", primitive.name);
+            for (verbs, ..) in primitive.rights {
+                let verbs: Vec<&str> = verbs.split(' ').collect();
+                let known = ["create", "delete", "get", "list", "patch", "watch"];
+                assert!(
+                    verbs.is_sorted() && verbs.iter().all(|verb| known.contains(verb)),
+                    "{}: {verbs:?}",
+                    primitive.name
+                );
+            }
             assert!(primitive.options.iter().all(|option| !option.doc.is_empty()), "{}", primitive.name);
         }
         let mut words: Vec<_> = names().collect();

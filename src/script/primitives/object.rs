@@ -63,7 +63,7 @@ pub const TABLE: &[Primitive] = &[
 delete_object("ConfigMap", "shop", "note");
 note.data.to == "fast""#,
         effect: Effect::Write,
-        rights: &[("get", "*", "*"), ("create", "*", "*"), ("patch", "*", "*")],
+        rights: &[("create get patch", "*", "*")],
         run: |step, args| Box::pin(apply_object(step, args)),
     },
     Primitive {
@@ -81,7 +81,7 @@ note.data.to == "fast""#,
 let plain = patch_object("Deployment", "shop", "web", #{ metadata: #{ labels: #{ moving: () } } });
 labelled.labels.moving == "yes" && plain.labels.moving == ()"#,
         effect: Effect::Write,
-        rights: &[("get", "*", "*"), ("patch", "*", "*")],
+        rights: &[("get patch", "*", "*")],
         run: |step, args| Box::pin(patch_object(step, args)),
     },
     Primitive {
@@ -94,7 +94,7 @@ labelled.labels.moving == "yes" && plain.labels.moving == ()"#,
 delete_object("ConfigMap", "shop", "note");
 find_object("ConfigMap", "shop", "note") == ()"#,
         effect: Effect::Write,
-        rights: &[("get", "*", "*"), ("delete", "*", "*")],
+        rights: &[("delete get", "*", "*")],
         run: |step, args| Box::pin(delete_object(step, args)),
     },
 ];

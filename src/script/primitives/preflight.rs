@@ -1,15 +1,19 @@
 //! Everything that speaks against a move, at once and before the first change.
 
 use super::{Args, Effect, Primitive, Type, option, param};
+use crate::cluster::kinds::is_namespaced;
 use crate::cluster::preflight::{Refusal, Wanted};
 use crate::cluster::pvc::{Pvc, Shape};
 use crate::cluster::quota::shortages;
+use crate::cluster::rbac::Need;
 use crate::cluster::units::Unit;
 use crate::cluster::{known, text};
 use crate::copy::pod::{PodPlan, Task, check_patch, render};
 use crate::script::enter::Step;
+use crate::script::rights;
 use crate::words::{Json, Problem};
 use serde_json::json;
+use std::collections::BTreeSet;
 
 pub const TABLE: &[Primitive] = &[Primitive {
     name: "preflight",
@@ -31,10 +35,10 @@ pub const TABLE: &[Primitive] = &[Primitive {
     example: "preflight(units([get_pvc(\"shop\", \"data\")]), #{ class: \"fast\" }).len() == 0",
     effect: Effect::Read,
     rights: &[
-        ("list", "", "pods"),
+        ("create list", "", "persistentvolumeclaims"),
         ("list", "", "persistentvolumes"),
-        ("list", "", "persistentvolumeclaims"),
         ("get", "", "namespaces"),
+        ("create list", "", "pods"),
         ("list", "apps", "deployments"),
         ("list", "apps", "statefulsets"),
         ("list", "apps", "daemonsets"),
@@ -162,28 +166,17 @@ async fn too_little(step: &Step, unit: &Unit, targets: &[Json]) -> Result<Vec<Re
     Ok(refusals.collect())
 }
 
-/// Verb, group, resource (with its subresource); whether it is asked per namespace.
-const NEEDED: [(&str, &str, &str, bool); 20] = [
-    ("get", "", "persistentvolumes", false),
-    ("patch", "", "persistentvolumes", false),
-    ("get", "", "nodes", false),
-    ("get", "", "persistentvolumeclaims", true),
-    ("create", "", "persistentvolumeclaims", true),
-    ("delete", "", "persistentvolumeclaims", true),
-    ("patch", "", "persistentvolumeclaims", true),
-    ("watch", "", "persistentvolumeclaims", true),
-    ("create", "", "pods", true),
-    ("delete", "", "pods", true),
-    ("get", "", "pods", true),
-    ("list", "", "pods", true),
-    ("watch", "", "pods", true),
-    ("get", "", "pods/log", true),
-    ("get", "apps", "deployments", true),
-    ("patch", "apps", "deployments", true),
-    ("get", "apps", "replicasets", true),
-    ("patch", "apps", "replicasets", true),
-    ("get", "apps", "statefulsets", true),
-    ("patch", "apps", "statefulsets", true),
+/// What a move is made of.
+const OF_A_MOVE: [&str; 9] = [
+    "set_retain",
+    "create_pvc",
+    "run_copy_pod",
+    "verify_copy",
+    "stop",
+    "rebind",
+    "start",
+    "set_reclaim_policy",
+    "delete_pvc",
 ];
 
 /// Asks for every right that the move will need, so that none is missing in the middle.
@@ -192,57 +185,97 @@ async fn missing_rights(step: &Step, args: &Args, units: &[Unit]) -> Result<Vec<
     namespaces.sort_unstable();
     namespaces.dedup();
     let kinds: Vec<&str> = units.iter().flat_map(|unit| &unit.workloads).map(|object| text(object, "/kind")).collect();
+    let frees = args.option_bool("free");
     let mut missing = Vec::new();
-    for (verb, group, resource, per_namespace) in NEEDED {
-        let unneeded = (matches!(resource, "deployments" | "replicasets") && !kinds.contains(&"Deployment"))
-            || (resource == "statefulsets" && !kinds.contains(&"StatefulSet"));
-        if unneeded {
-            continue;
-        }
-        let places: &[&str] = if per_namespace { &namespaces } else { &[""] };
-        for place in places {
-            ask(step, (verb, group, resource), place, units, &mut missing).await?;
+    for need in needed(frees, args.option_bool("set_defaults")) {
+        let unneeded = match need.resource {
+            // All kinds are listed: that was done before.
+            "deployments" | "replicasets" if need.verb != "list" => !kinds.contains(&"Deployment"),
+            "statefulsets" if need.verb != "list" => !kinds.contains(&"StatefulSet"),
+            // Only what is given up must not be needed by a snapshot.
+            "volumesnapshotcontents" => {
+                !frees || step.cluster().find_resource("VolumeSnapshotContent.snapshot.storage.k8s.io").await?.is_none()
+            }
+            _ => false,
+        };
+        if !unneeded {
+            let places =
+                if is_namespaced(need.group, plural(need.resource)) == Some(true) { &namespaces[..] } else { &[] };
+            ask(step, (need.verb, need.group, need.resource), places, units, &mut missing).await?;
         }
     }
-    if args.option_bool("free") {
-        ask(step, ("list", "", "persistentvolumes"), "", units, &mut missing).await?;
-    }
-    if args.option_bool("set_defaults") {
-        ask(step, ("patch", "storage.k8s.io", "storageclasses"), "", units, &mut missing).await?;
+    for unit in units {
+        for owner in owners(unit) {
+            // The claim is made anew with its owner, which must be seen to live.
+            if let Some(kind) = step.cluster().find_resource(&owner).await? {
+                let places = if kind.namespaced { &[unit.namespace.as_str()][..] } else { &[] };
+                let right = ("get", kind.gvk.group.as_str(), kind.plural.as_str());
+                ask(step, right, places, std::slice::from_ref(unit), &mut missing).await?;
+            }
+        }
     }
     Ok(missing)
 }
 
+/// The rights of a move, as the table of primitives has them.
+fn needed(frees: bool, sets_defaults: bool) -> BTreeSet<Need> {
+    let more = [(frees, "free_pv"), (sets_defaults, "set_default_sc")];
+    let more = more.into_iter().filter(|(wanted, _)| *wanted).map(|(_, name)| name);
+    let parts = OF_A_MOVE.into_iter().chain(more).filter_map(super::find);
+    parts.flat_map(|part| part.rights).flat_map(rights::all_of).filter(|need| !rights::is_optional(need)).collect()
+}
+
+/// The kinds of what owns the claims of a unit, as `apps/v1/StatefulSet`.
+fn owners(unit: &Unit) -> BTreeSet<String> {
+    let owners = unit.claims.iter().filter_map(|claim| claim["metadata"]["ownerReferences"].as_array()).flatten();
+    owners.map(|owner| format!("{}/{}", text(owner, "/apiVersion"), text(owner, "/kind"))).collect()
+}
+
+fn plural(resource: &str) -> &str {
+    resource.split('/').next().unwrap_or(resource)
+}
+
+/// For the whole cluster first: who may do it everywhere is not asked namespace by namespace.
 async fn ask(
     step: &Step,
-    (verb, group, resource): (&'static str, &'static str, &'static str),
-    namespace: &str,
+    (verb, group, resource): (&str, &str, &str),
+    places: &[&str],
     units: &[Unit],
     missing: &mut Vec<Refusal>,
 ) -> Result<(), Problem> {
     let (plural, sub) = resource.split_once('/').unwrap_or((resource, ""));
-    let allowed = step
-        .cluster()
-        .may(verb, (group, plural, sub), namespace)
-        .await
-        .map_err(|e| e.problem("ask for our rights", None))?;
-    if allowed {
+    let may = async |place: &str| {
+        let asked = step.cluster().may(verb, (group, plural, sub), place).await;
+        asked.map_err(|e| e.problem("ask for our rights", None))
+    };
+    if may("").await? {
         return Ok(());
     }
-    let place = if namespace.is_empty() { "the cluster".to_owned() } else { format!("namespace {namespace}") };
-    let full = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
-    // To kubectl, what follows a slash is a name.
-    let mut asked = full.replace(&format!("/{sub}"), &format!(" --subresource={sub}"));
-    if !namespace.is_empty() {
-        asked += &format!(" -n {namespace}");
+    let mut without: Vec<&str> = Vec::new();
+    for place in places {
+        if !may(place).await? {
+            without.push(place);
+        }
     }
-    for unit in units.iter().filter(|unit| namespace.is_empty() || unit.namespace == namespace) {
-        missing.push(Refusal {
-            unit: unit.key.clone(),
-            object: format!("{verb} {full}"),
-            reason: format!("we may not {verb} {full} in {place}"),
-            hint: format!("kubectl auth can-i {verb} {asked} must say yes"),
-        });
+    if places.is_empty() {
+        without.push("");
+    }
+    let full = if group.is_empty() { resource.to_owned() } else { format!("{resource}.{group}") };
+    for namespace in without {
+        let place = if namespace.is_empty() { "the cluster".to_owned() } else { format!("namespace {namespace}") };
+        // To kubectl, what follows a slash is a name.
+        let mut asked = full.replace(&format!("/{sub}"), &format!(" --subresource={sub}"));
+        if !namespace.is_empty() {
+            asked += &format!(" -n {namespace}");
+        }
+        for unit in units.iter().filter(|unit| namespace.is_empty() || unit.namespace == namespace) {
+            missing.push(Refusal {
+                unit: unit.key.clone(),
+                object: format!("{verb} {full}"),
+                reason: format!("we may not {verb} {full} in {place}"),
+                hint: format!("kubectl auth can-i {verb} {asked} must say yes"),
+            });
+        }
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Claims, and who uses them.
 
 use super::pv::deadline;
-use super::{Args, Effect, Param, Primitive, Type, option, param};
+use super::{Args, Effect, Param, Primitive, Right, Type, option, param};
 use crate::cluster::pv::Pv;
 use crate::cluster::pvc::{self, Pvc, Shape};
 use crate::cluster::units;
@@ -19,6 +19,21 @@ const LIST_OPTIONS: &[Param] = &[
     option("namespace", Type::Text, "only claims of this namespace"),
     option("class", Type::Text, "only claims of this StorageClass"),
     option("selector", Type::Text, "only claims with these labels"),
+];
+
+/// What it takes to see who uses a claim.
+const POPULATION: &[Right] = &[
+    ("list", "", "pods"),
+    ("list", "apps", "deployments"),
+    ("list", "apps", "statefulsets"),
+    ("list", "apps", "daemonsets"),
+    ("list", "apps", "replicasets"),
+    ("list", "", "replicationcontrollers"),
+    ("list", "batch", "jobs"),
+    ("list", "batch", "cronjobs"),
+    ("list", "autoscaling", "horizontalpodautoscalers"),
+    ("list", "keda.sh", "scaledobjects"),
+    ("list", "argoproj.io", "applications"),
 ];
 
 pub const TABLE: &[Primitive] = &[
@@ -64,7 +79,7 @@ pub const TABLE: &[Primitive] = &[
               controller, and `foreign` owners of unknown kinds.",
         example: "users_of(get_pvc(\"shop\", \"data\")).workloads[0].name == \"web\"",
         effect: Effect::Read,
-        rights: &[("list", "", "pods"), ("list", "apps", "deployments"), ("list", "apps", "statefulsets")],
+        rights: POPULATION,
         run: |step, args| Box::pin(users_of(step, args)),
     },
     Primitive {
@@ -75,7 +90,7 @@ pub const TABLE: &[Primitive] = &[
         doc: "Groups claims into what is cut over together: each unit has `key`, `namespace`, `claims`, `workloads`, `pods`.",
         example: "units([get_pvc(\"shop\", \"data\"), get_pvc(\"shop\", \"logs\")]).len() == 1",
         effect: Effect::Read,
-        rights: &[("list", "", "pods"), ("list", "apps", "deployments"), ("list", "apps", "statefulsets")],
+        rights: POPULATION,
         run: |step, args| Box::pin(group(step, args)),
     },
     Primitive {
@@ -103,13 +118,13 @@ delete_pvc(target);
 target.phase == "Bound" && target.class == "fast""#,
         effect: Effect::Write,
         rights: &[
-            ("create", "", "persistentvolumeclaims"),
-            ("watch", "", "persistentvolumeclaims"),
+            ("create delete get watch", "", "persistentvolumeclaims"),
             ("get", "", "persistentvolumes"),
             ("get", "storage.k8s.io", "storageclasses"),
-            ("create", "", "pods"),
-            ("delete", "", "pods"),
-            ("list", "", "pods"),
+            ("create delete get list watch", "", "pods"),
+            ("get", "", "pods/log"),
+            ("get", "", "nodes"),
+            ("list", "", "events"),
         ],
         run: |step, args| Box::pin(create_pvc(step, args)),
     },
@@ -123,7 +138,11 @@ target.phase == "Bound" && target.class == "fast""#,
 delete_pvc(target);
 find_pvc("shop", target.name) == ()"#,
         effect: Effect::Write,
-        rights: &[("delete", "", "persistentvolumeclaims"), ("get", "", "persistentvolumes"), ("list", "", "pods")],
+        rights: &[
+            ("delete get watch", "", "persistentvolumeclaims"),
+            ("get", "", "persistentvolumes"),
+            ("list watch", "", "pods"),
+        ],
         run: |step, args| Box::pin(delete_pvc(step, args)),
     },
 ];

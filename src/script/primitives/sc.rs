@@ -30,7 +30,7 @@ pub const TABLE: &[Primitive] = &[
         doc: "Returns the StorageClass, which must exist; otherwise the error names the ones that do.",
         example: "get_sc(\"slow\").policy == \"Delete\"",
         effect: Effect::Read,
-        rights: &[("get", "storage.k8s.io", "storageclasses"), ("list", "storage.k8s.io", "storageclasses")],
+        rights: &[("get list", "storage.k8s.io", "storageclasses")],
         run: |step, args| Box::pin(get_sc(step, args)),
     },
     Primitive {
@@ -42,7 +42,7 @@ pub const TABLE: &[Primitive] = &[
         example: r#"let fast = set_default_sc("fast");
 fast.annotations["storageclass.kubernetes.io/is-default-class"] == "true""#,
         effect: Effect::Write,
-        rights: &[("list", "storage.k8s.io", "storageclasses"), ("patch", "storage.k8s.io", "storageclasses")],
+        rights: &[("get list patch", "storage.k8s.io", "storageclasses")],
         run: |step, args| Box::pin(set_default_sc(step, args)),
     },
 ];

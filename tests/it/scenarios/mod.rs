@@ -13,5 +13,6 @@ mod refusals_managers;
 mod refusals_server;
 mod refusals_volumes;
 mod refused;
+mod rights;
 mod rollback;
 mod shop;

@@ -22,13 +22,36 @@ impl World {
             "subjects": [{"kind": "ServiceAccount", "namespace": self.ns, "name": name}],
         }))
         .await;
+        let path = self.kubeconfig_of(&self.ns, &name).await;
+        self.effective(&self.ns, &name, &rules).await;
+        path
+    }
+
+    /// Applies manifests of roles, and gives a kubeconfig of their ServiceAccount.
+    pub async fn granted_user(&self, manifests: &Value) -> PathBuf {
+        let items = manifests["items"].as_array().expect("they are a list");
+        let account = items.iter().find(|one| one["kind"] == "ServiceAccount").expect("there is an account");
+        let text = |key: &str| account["metadata"][key].as_str().expect("it has one").to_owned();
+        let (namespace, name) = (text("namespace"), text("name"));
+        for item in items {
+            self.apply(item.clone()).await;
+        }
+        let path = self.kubeconfig_of(&namespace, &name).await;
+        let everywhere = items.iter().find(|one| one["kind"] == "ClusterRole").expect("there is a role");
+        self.effective(&namespace, &name, &everywhere["rules"]).await;
+        path
+    }
+
+    /// A kubeconfig with the token of a ServiceAccount.
+    async fn kubeconfig_of(&self, namespace: &str, name: &str) -> PathBuf {
         // Kubernetes 1.20 makes the token by itself.
+        let account = format!("{namespace}/{name}");
         let secret = async || {
-            let account = self.get("ServiceAccount", &name).await;
+            let account = self.get("ServiceAccount", &account).await;
             account["secrets"][0]["name"].as_str().map(str::to_owned)
         };
         let secret = self.until("the account's secret", Duration::from_secs(30), secret).await;
-        let secret = self.get("Secret", &secret).await;
+        let secret = self.get("Secret", &format!("{namespace}/{secret}")).await;
         let token = unbase64(secret["data"]["token"].as_str().expect("the secret has a token"));
         let admin = std::fs::read_to_string(&self.ground.kubeconfig).expect("the kubeconfig can be read");
         let mut config: Value = serde_yaml_ng::from_str(&admin).expect("the kubeconfig is YAML");
@@ -36,7 +59,6 @@ impl World {
         config["contexts"][0]["context"]["user"] = json!("limited");
         let path = self.dir().join(format!("{name}.kubeconfig"));
         std::fs::write(&path, config.to_string()).expect("a file can be written");
-        self.effective(&name, &rules).await;
         path
     }
 
@@ -47,7 +69,11 @@ impl World {
         let mut all = role["rules"].as_array().cloned().unwrap_or_default();
         all.extend(rules.as_array().expect("rules are a list").iter().cloned());
         self.patch("ClusterRole", &name, json!({"rules": all})).await;
-        self.effective(&name, &rules).await;
+        self.effective(&self.ns, &name, &rules).await;
+    }
+
+    pub fn is_lab(&self) -> bool {
+        self.ground.bench().is_some()
     }
 
     /// The kubeconfig of who may do everything.
@@ -94,7 +120,7 @@ impl World {
     }
 
     /// Waits until the authorizer knows the last of the rules.
-    async fn effective(&self, account: &str, rules: &Value) {
+    async fn effective(&self, namespace: &str, account: &str, rules: &Value) {
         let Some(rule) = rules.as_array().and_then(|rules| rules.last()) else {
             return;
         };
@@ -107,7 +133,7 @@ impl World {
         if rule["resourceNames"][0].is_string() {
             attributes["name"] = rule["resourceNames"][0].clone();
         }
-        let user = format!("system:serviceaccount:{}:{account}", self.ns);
+        let user = format!("system:serviceaccount:{namespace}:{account}");
         let review = json!({
             "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
             "spec": {"user": user, "resourceAttributes": attributes},
