@@ -9,4 +9,4 @@ pub mod stage;
 
 pub use doom::{Doom, How};
 pub use picture::Picture;
-pub use stage::{Play, Stage};
+pub use stage::{Between, Play, Stage};

@@ -4,11 +4,12 @@
 //! and by our own crash tests. What must stay true: everything of it is below one directory of the caller's.
 
 use super::doom::{Doom, Dying, Faulty};
-use crate::cluster::{self, Door, Ledger, Vigils};
+use crate::cluster::{self, Cluster, Door, Ledger, Vigils};
 use crate::journal::{FileStore, Journal, Store};
 use crate::lab::kubelet::Images;
 use crate::lab::scenario::Scenario;
 use crate::lab::store::{State, text};
+use crate::lab::transport::Transport;
 use crate::lab::{Lab, Options};
 use crate::script::session::Session;
 use crate::script::{Script, undo};
@@ -30,7 +31,17 @@ const LET_GO_WITHIN: Duration = Duration::from_secs(10);
 /// A lab with the journal of one run at a time.
 pub struct Stage {
     pub lab: Lab,
+    /// Stands between the runs and their outsides.
+    pub between: Option<Arc<dyn Between>>,
     state: PathBuf,
+}
+
+/// Changes what passes between a run and its outsides, so that tests can be tested.
+pub trait Between: Send + Sync {
+    /// The journal's place as the run sees it.
+    fn place(&self, store: Dying) -> Box<dyn Store>;
+    /// The cluster as the run sees it; `cancel` ends the run.
+    fn cluster(&self, way: Faulty<Transport>, cancel: &CancellationToken) -> Cluster;
 }
 
 /// What a run of the stage is to do.
@@ -64,7 +75,7 @@ impl Stage {
             let late = lab.core().look(all_run).unwrap_or_default();
             return Err(Problem::usage(format!("the scenario does not come to run: {late}")));
         }
-        Ok(Stage { lab, state })
+        Ok(Stage { lab, between: None, state })
     }
 
     /// Runs a script until its end or its death.
@@ -80,10 +91,19 @@ impl Stage {
             .map_err(|e| Problem::local("no threads can be started", &e))?;
         let dir = self.dir_of(run)?;
         let store = Dying { inner: open(&dir)?, file: dir.join("journal.jsonl"), doom: doom.clone() };
-        let journal = Arc::new(Journal::open(run.clone(), Box::new(store))?);
+        let store: Box<dyn Store> = match &self.between {
+            Some(between) => between.place(store),
+            None => Box::new(store),
+        };
+        let journal = Arc::new(Journal::open(run.clone(), store)?);
         let ledger = Arc::new(Ledger::from_facts(&journal.facts())?);
         let way = Faulty { inner: self.lab.transport(), doom: doom.clone() };
-        let cluster = runtime.block_on(async { cluster::over(way, "lab") });
+        let cluster = runtime.block_on(async {
+            match &self.between {
+                Some(between) => between.cluster(way, &cancel),
+                None => cluster::over(way, "lab"),
+            }
+        });
         let door = Door { cluster, journal: journal.clone(), ledger, vigils: Arc::new(Vigils::default()), cancel };
         let session = Arc::new(Session { door, runtime: runtime.handle().clone(), voice, args, yes: true, resumed });
         let ended = std::thread::scope(|scope| {

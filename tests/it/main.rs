@@ -14,6 +14,7 @@ mod conformance;
 mod crash;
 mod docs;
 mod lab_up;
+mod mutants;
 mod scenarios;
 mod tidy;
 mod world;

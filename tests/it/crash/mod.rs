@@ -5,7 +5,7 @@
 //! the real process. A failure prints the one line that repeats it.
 
 mod oracle;
-mod trial;
+pub mod trial;
 
 use pvmigrate::trial::doom::Effect;
 use pvmigrate::trial::{Doom, How};
@@ -20,10 +20,10 @@ const SAMPLE: Duration = Duration::from_secs(20);
 /// Repeats one case: `PVMIGRATE_CRASH=12:before-done`.
 const ONE: &str = "PVMIGRATE_CRASH";
 /// `all` runs every point.
-const MATRIX: &str = "PVMIGRATE_MATRIX";
+pub const MATRIX: &str = "PVMIGRATE_MATRIX";
 
 /// The writes of an undisturbed run, in their order, and its end.
-fn reference() -> (Vec<String>, End) {
+pub fn reference() -> (Vec<String>, End) {
     let trial = Trial::new();
     let doom = Doom::none();
     let outcome = trial.run(&doom, false);

@@ -1,12 +1,14 @@
 //! What must hold after every commit, and what the end is compared by.
 //!
 //! The names are those of the invariants: I1 no losable last copy, I2 Retain while it matters, I3 never unreserved, I4
-//! policy given back safely, I5 one writer, I11 replicas noted where they are missed, I9 the name goes on, I10 replicas restored, I7 the source untouched, I8
-//! the target equal to it, I14 nothing else touched, I19 no litter. What the requests must be (I12, I13, I15) is checked on their way out, in `doom`.
+//! policy given back safely, I5 one writer, I6 nobody comes between the last copy and the swap, I11 replicas noted where they are missed, I9 the name goes on, I10 replicas restored, I7 the source untouched, I8
+//! the target equal to it, I14 nothing else touched, I19 no litter, I23 no dead owner. What the requests must be (I12, I13, I15) is checked on their way out, in `doom`.
 
 use crate::world::Digest;
 use pvmigrate::lab::Lab;
-use pvmigrate::lab::store::{Commit, State, text};
+use pvmigrate::lab::disk::Disks;
+use pvmigrate::lab::kind;
+use pvmigrate::lab::store::{Commit, State, claims_of, text};
 use pvmigrate::trial::Picture;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +16,7 @@ use std::path::PathBuf;
 
 /// The one who is tested; the lab's own controllers have other names.
 const WE: &str = "system:admin";
+const PVC: &str = "PersistentVolumeClaim";
 
 pub struct Oracle {
     /// Name and uid.
@@ -22,6 +25,12 @@ pub struct Oracle {
     directory: PathBuf,
     /// Of the source before anything happened.
     bytes: Value,
+    disks: Disks,
+    /// What the workload had written when a last copy began, by the directory that was copied.
+    lines: BTreeMap<PathBuf, Vec<u8>>,
+    /// The claim whose last copy was begun, and whether somebody used it since.
+    copied: String,
+    used: bool,
     counts: BTreeMap<String, u32>,
     broken: BTreeSet<String>,
 }
@@ -39,6 +48,10 @@ impl Oracle {
                 claim_uid: text(&claim["metadata"]["uid"]).to_owned(),
                 bytes: files(&directory),
                 directory,
+                disks: core.disks.clone(),
+                lines: BTreeMap::new(),
+                copied: String::new(),
+                used: false,
                 counts: BTreeMap::new(),
                 broken: BTreeSet::new(),
             }
@@ -66,13 +79,23 @@ impl Oracle {
         let is_stopped = web.is_some_and(|web| web["spec"]["replicas"] == 0);
         let retained = source.as_ref().is_some_and(|pv| pv["spec"]["persistentVolumeReclaimPolicy"] == "Retain");
         self.must(!is_stopped || retained, commit, "I2 the workload is stopped and the source is not retained");
+        let held = |pv: &Value| pv["metadata"]["annotations"]["pvmigrate.io/run"].is_string();
+        let mut volumes = state.list("PersistentVolume", "").map(|(_, pv)| pv).filter(|pv| held(pv));
+        let retained = volumes.all(|pv| pv["spec"]["persistentVolumeReclaimPolicy"] == "Retain");
+        self.must(
+            !is_stopped || retained,
+            commit,
+            "I2 the workload is stopped and a volume in our hand is not retained",
+        );
         let noted = web.is_some_and(|web| web["metadata"]["annotations"]["pvmigrate.io/replicas"] == "1");
         self.must(!is_stopped || noted, commit, "I11 nobody can tell how many replicas there were");
         if commit.key.kind == "PersistentVolume" {
             self.volume(state, commit);
         }
         self.writers(state, commit);
+        self.window(state, commit);
         if commit.by == WE {
+            self.owners(state, commit);
             let name = &commit.key.name;
             let ours = match commit.key.kind {
                 "PersistentVolumeClaim" => name == "data" || name.contains("pvmigrate"),
@@ -107,6 +130,8 @@ impl Oracle {
                 claim["status"]["phase"] == "Bound"
                     && claim["spec"]["volumeName"] != after["metadata"]["name"]
                     && text(&reference["name"]) == "data"
+                    // What is only reserved for the name is not given up.
+                    && reference["uid"].is_string()
             });
             let is_bound = bound && after["status"]["phase"] == "Bound";
             self.must(is_bound || replaced, commit, "I4 the policy came back too early");
@@ -124,6 +149,58 @@ impl Oracle {
         let others =
             state.pods_of_claim("shop", "data").any(|pod| runs(pod) && label(pod, "pvmigrate.io/task").is_empty());
         self.must(!(copies && others), commit, "I5 somebody writes while the last copy is made");
+    }
+
+    /// From a last copy to the deletion of the claim that was copied.
+    fn window(&mut self, state: &State, commit: &Commit) {
+        let label = |pod: &Value, name: &str| text(&pod["metadata"]["labels"][name]).to_owned();
+        if let (None, Some(pod), "Pod") = (&commit.before, &commit.after, commit.key.kind) {
+            let is_last = label(pod, "pvmigrate.io/pass") == "final" && label(pod, "pvmigrate.io/task") == "copy";
+            if is_last {
+                self.used = false;
+                self.copied = state.get(PVC, "shop", "data").map_or("", |claim| text(&claim["metadata"]["uid"])).into();
+                if let Some(dir) = self.directory_of_claim(state) {
+                    let lines = std::fs::read(dir.join("web/lines")).unwrap_or_default();
+                    self.lines.insert(dir, lines);
+                }
+            } else if label(pod, "pvmigrate.io/task").is_empty() && claims_of(&pod["spec"]).any(|claim| claim == "data")
+            {
+                self.used = true;
+            }
+        }
+        let (PVC, "data", Some(before)) = (commit.key.kind, &commit.key.name[..], &commit.before) else { return };
+        let is_going = |claim: &Value| claim["metadata"]["deletionTimestamp"].is_string();
+        if commit.by != WE || is_going(before) || commit.after.as_ref().is_some_and(|after| !is_going(after)) {
+            return;
+        }
+        let is_copied = before["metadata"]["uid"] == self.copied[..];
+        self.must(!(self.used && is_copied), commit, "I6 somebody used the claim after its last copy began");
+        let is_reserved = |pv: &Value| {
+            let reference = &pv["spec"]["claimRef"];
+            (text(&reference["namespace"]), text(&reference["name"])) == ("shop", "data")
+                && pv["metadata"]["name"] != before["spec"]["volumeName"]
+        };
+        let is_reserved = state.list("PersistentVolume", "").any(|(_, pv)| is_reserved(pv));
+        self.must(is_reserved, commit, "I3 the claim goes and no volume is reserved for its name");
+    }
+
+    /// The directory behind the claim, whatever a copy pod takes for it.
+    fn directory_of_claim(&self, state: &State) -> Option<PathBuf> {
+        let claim = state.get(PVC, "shop", "data")?;
+        let volume = state.get("PersistentVolume", "", text(&claim["spec"]["volumeName"]))?;
+        Some(self.disks.volume(text(&volume["spec"]["csi"]["volumeHandle"])))
+    }
+
+    fn owners(&mut self, state: &State, commit: &Commit) {
+        let object = commit.after.as_ref();
+        let owners = object.and_then(|object| object["metadata"]["ownerReferences"].as_array());
+        let lives = |owner: &Value| {
+            let kind = kind::find(text(&owner["kind"]))?;
+            let namespace = if kind.namespaced { &commit.key.namespace[..] } else { "" };
+            state.get(kind.kind, namespace, text(&owner["name"])).filter(|live| live["metadata"]["uid"] == owner["uid"])
+        };
+        let all_live = owners.is_none_or(|owners| owners.iter().all(|owner| lives(owner).is_some()));
+        self.must(all_live, commit, "I23 an owner that does not live");
     }
 
     fn count(&mut self, commit: &Commit) {
@@ -193,9 +270,15 @@ impl Oracle {
                 objects.insert(name, json!({"labels": pod["metadata"]["labels"]["app"]}));
             }
         });
-        let target = lab.volume_of("shop", "data", std::time::Duration::from_secs(10)).expect("the claim is bound");
-        for (whose, dir) in [("I7 the source", &self.directory), ("I8 the target", &target)] {
-            let now = files(dir);
+        let target = lab.volume_of("shop", "data", std::time::Duration::from_secs(10));
+        let has = |dir: &PathBuf| std::fs::read(dir.join("web/lines")).unwrap_or_default();
+        let are_there = |dir: &PathBuf| self.lines.values().all(|lines| has(dir).starts_with(lines));
+        let are_left =
+            |(dir, lines): (&PathBuf, &Vec<u8>)| target.as_ref() == Some(dir) || !dir.is_dir() || has(dir) == *lines;
+        objects.insert("lines of I7 the source".into(), self.lines.iter().all(are_left).into());
+        objects.insert("lines of I8 the target".into(), target.as_ref().is_some_and(are_there).into());
+        for (whose, dir) in [("I7 the source", Some(&self.directory)), ("I8 the target", target.as_ref())] {
+            let now = dir.map_or(Value::Null, |dir| files(dir));
             let same = if now == self.bytes { "as it was".into() } else { now };
             objects.insert(format!("bytes of {whose}"), same);
         }

@@ -1,6 +1,7 @@
 //! One lab with a small shop, and runs of sc-migrate in it, under the eyes of the oracle.
 
 use super::oracle::Oracle;
+use crate::mutants::{At, Mutation};
 use pvmigrate::lab::Lab;
 use pvmigrate::lab::kubelet::{Image, Images};
 use pvmigrate::lab::scenario::Scenario;
@@ -42,6 +43,11 @@ impl Trial {
         Trial { oracle, stage, run, _dir: dir }
     }
 
+    /// A mutant acts in the runs from now on.
+    pub fn change(&mut self, mutation: &Arc<Mutation>) {
+        self.stage.between = Some(Arc::new(At(mutation.clone())));
+    }
+
     pub fn lab(&self) -> &Lab {
         &self.stage.lab
     }
@@ -71,6 +77,11 @@ impl Trial {
         let faults = doom.faults();
         assert!(faults.is_empty(), "{}", faults.join("\n"));
         ended.map_err(|problem| problem.to_string())
+    }
+
+    /// What did not hold after some commit.
+    pub fn broken(&self) -> Vec<String> {
+        self.oracle.lock().unwrap().broken()
     }
 
     /// What held after every commit, and what the requests were.
