@@ -34,6 +34,7 @@ table(freed, #{ columns: ["pv", "handle", "freed"] });
 
 pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
     let taken = session::take_up(global, Some(&args.run))?;
+    let global = &taken.global.clone();
     let (run, journal) = (taken.run.clone(), &taken.journal);
     let books = Ledger::from_facts(&journal.facts())?.books();
     let volumes: Vec<String> = books.swapped.keys().filter(|source| !books.freed.contains(*source)).cloned().collect();
@@ -58,7 +59,7 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
         last: vec![],
         code: 70,
     })?;
-    let mut met = taken.reach(global, "cleanup")?;
+    let mut met = taken.reach("cleanup")?;
     let kind = crate::cluster::known("PersistentVolume");
     let is_discarded =
         |name: &str| books.verified.get(name).is_some_and(|verified| verified.mode == crate::cluster::guard::DISCARDED);

@@ -15,6 +15,7 @@ pub struct Args {
 }
 
 pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
+    let global = &session::looking(global);
     let cancel = CancellationToken::new();
     let source = || vec![("typed".to_owned(), args.expr.clone())];
     let script = Script::typed(&args.expr, &cancel).map_err(|problems| Failure {
@@ -29,6 +30,7 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
     let values = crate::script::args::otherwise(&script.options);
     let (mut file, journal) = session::open_run(global, &reached, &script, values, std::env::args().collect())?;
     file.script = "typed".into();
+    let settled = session::settled(global, &file);
     let voice = ui::voice(global);
     let run = file.run.clone();
     let (cluster, trial) = reached.into_parts();
@@ -36,13 +38,13 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
     let mut ended = session::execute(start)?;
     ended.sources.extend(source());
     // A look leaves nothing behind; the runs of --lab are gone with it.
-    if !ended.changed && global.lab.is_none() {
-        let runs = crate::journal::Runs::new(&super::state_dir(global)?);
-        if let Err(problem) = runs.forget(&run, true) {
-            tracing::debug!("{problem}");
-        }
+    if !ended.changed
+        && global.lab.is_none()
+        && let Err(problem) = session::forget(global, &run)
+    {
+        tracing::debug!("{problem}");
     }
-    let value = ended.conclude(global)?;
+    let value = ended.conclude(&settled)?;
     match (global.output, &value) {
         (Output::Json, _) => ui::print_json(&value),
         (Output::Text, Json::Null) => {}

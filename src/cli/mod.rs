@@ -76,6 +76,18 @@ pub struct Global {
     /// context's]
     #[arg(long, global = true, value_name = "NAMESPACE", help_heading = "Global options")]
     pub run_namespace: Option<String>,
+    /// What keeps the runs [default: dir; in a pod: cluster]
+    #[arg(long, global = true, value_enum, value_name = "PLACE", help_heading = "Global options")]
+    pub store: Option<Place>,
+}
+
+/// What keeps runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Place {
+    /// The state directory of this machine
+    Dir,
+    /// ConfigMaps in the cluster: any machine can go on with the run
+    Cluster,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -174,6 +186,21 @@ pub fn exit_code(kind: Kind, changed: bool) -> u8 {
         (Kind::Usage, false) => 2,
         (_, false) => 3,
         (_, true) => 4,
+    }
+}
+
+/// What keeps runs, if nobody says: a pod and its files are gone tomorrow.
+pub fn place(global: &Global) -> Place {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let kubeconfig = || {
+        let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+        is_set("KUBECONFIG") || home.join(".kube/config").is_file()
+    };
+    let in_pod = || global.kubeconfig.is_none() && is_set("KUBERNETES_SERVICE_HOST") && !kubeconfig();
+    match global.store {
+        Some(place) => place,
+        None if global.lab.is_none() && in_pod() => Place::Cluster,
+        None => Place::Dir,
     }
 }
 

@@ -2,9 +2,9 @@
 
 use super::repl_input::{Input, Typed};
 use super::session::{self, Reached};
-use super::{Failure, Global, Output, exit_code, report, state_dir, ui};
+use super::{Failure, Global, Output, exit_code, report, ui};
 use crate::cluster::{Door, Ledger, Vigils};
-use crate::journal::{Journal, Runs};
+use crate::journal::Journal;
 use crate::repl::{Answer, Host, Repl, lines, table};
 use crate::script::Script;
 use crate::words::{Json, Kind, Problem, RunId, names};
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Args {}
 
 pub fn main(global: &Global) -> Result<(), Failure> {
+    let global = &session::looking(global);
     let mut script = Script::typed("", &CancellationToken::new()).map_err(|problems| Failure {
         problems,
         sources: Vec::new(),
@@ -76,6 +77,9 @@ fn conclude(
     if ended.is_ok() && changed {
         journal.end("root", Json::Null)?;
     }
+    if let Err(problem) = journal.close() {
+        tracing::debug!("{problem}");
+    }
     drop((journal, reached));
     runtime.shutdown_background();
     if global.lab.is_some() {
@@ -88,7 +92,7 @@ fn conclude(
             Ok(()) => ui::talk(&line),
             Err(failure) => failure.last.push(line),
         }
-    } else if let Err(problem) = Runs::new(&state_dir(global)?).forget(run, true) {
+    } else if let Err(problem) = session::forget(global, run) {
         tracing::debug!("{problem}");
     }
     ended

@@ -16,6 +16,7 @@ pub struct Args {
 
 pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
     let taken = session::take_up(global, args.run.as_deref())?;
+    let global = &taken.global.clone();
     let (run, file, journal) = (taken.run.clone(), &taken.file, &taken.journal);
     if journal.ended(undo::BRANCH).is_some() {
         return Err(Problem::refused(format!("run {run} was taken back: there is nothing to resume")).into());
@@ -44,7 +45,7 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
         last: Vec::new(),
         code: 5,
     })?;
-    let met = taken.reach(global, "resume")?;
+    let met = taken.reach("resume")?;
     ui::talk(&format!("resuming run {run} of {} after {} records", met.file.script, met.journal.len()));
     // The plan was confirmed when the run began, or is asked for again.
     let yes = global.yes || met.file.yes;

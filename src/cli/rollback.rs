@@ -31,6 +31,7 @@ pub struct Args {
 pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
     // The run is ours before its journal is read: nobody adds to it any more.
     let taken = session::take_up(global, args.run.as_deref())?;
+    let global = &taken.global.clone();
     let (run, events) = (taken.run.clone(), taken.events()?);
     if taken.journal.ended(undo::BRANCH).is_some() {
         ui::talk(&format!("run {run} is taken back already"));
@@ -73,7 +74,7 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
         last: vec![],
         code: 70,
     })?;
-    let mut met = taken.reach(global, "rollback")?;
+    let mut met = taken.reach("rollback")?;
     let voice = ui::voice(global);
     let begun = met.journal.is_past(undo::BRANCH, 1);
     if global.yes || begun {

@@ -43,6 +43,7 @@ pub fn main(global: &Global, args: Args) -> Result<(), Failure> {
     let reached = session::reach(&global, &runtime)?;
     let argv = std::env::args().collect();
     let (file, journal) = session::open_run(&global, &reached, &script, values, argv)?;
+    let global = session::settled(&global, &file);
     ui::talk(&format!("run {} of {} on {} ({})", file.run, script.name, file.context, file.server));
     let voice = ui::voice(&global);
     let yes = global.yes;
@@ -156,6 +157,9 @@ pub fn command(script: &Script) -> Command {
         if name == "output" {
             arg = arg.value_parser(["text", "json"]);
         }
+        if name == "store" {
+            arg = arg.value_parser(["dir", "cluster"]);
+        }
         command = command.arg(arg);
     }
     command
@@ -164,7 +168,7 @@ pub fn command(script: &Script) -> Command {
 type GlobalOption = (&'static str, Option<char>, &'static str, &'static str);
 
 /// Global options may stand after the script's name too.
-const GLOBALS: [GlobalOption; 8] = [
+const GLOBALS: [GlobalOption; 9] = [
     ("kubeconfig", None, "FILE", "The kubeconfig to use, instead of KUBECONFIG or ~/.kube/config"),
     ("context", None, "NAME", "The context in it, instead of the current one"),
     ("lab", None, "SCENARIO", "Use an example cluster in this process, or one of a scenario's, instead of a real one"),
@@ -173,6 +177,7 @@ const GLOBALS: [GlobalOption; 8] = [
     ("verbose", Some('v'), "", "Say more"),
     ("state-dir", None, "DIR", "Where runs are kept [default: ~/.local/state/pvmigrate]"),
     ("run-namespace", None, "NAMESPACE", "The namespace of the run's own records [default: the context's]"),
+    ("store", None, "PLACE", "What keeps the run [default: dir; in a pod: cluster]"),
 ];
 
 fn take_global(global: &mut Global, matches: &clap::ArgMatches) {
@@ -191,6 +196,11 @@ fn take_global(global: &mut Global, matches: &clap::ArgMatches) {
     }
     if let Some(namespace) = text("run-namespace") {
         global.run_namespace = Some(namespace);
+    }
+    match text("store").as_deref() {
+        Some("cluster") => global.store = Some(super::Place::Cluster),
+        Some(_) => global.store = Some(super::Place::Dir),
+        None => {}
     }
     if text("output").as_deref() == Some("json") {
         global.output = super::Output::Json;

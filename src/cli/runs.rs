@@ -1,10 +1,16 @@
 //! `pvmigrate runs [list|show RUN|forget RUN]`
 
-use super::{Failure, Global, Output, state_dir, ui};
-use crate::journal::{Event, RunStatus, Runs, T};
-use crate::words::{Json, RunId, names};
+use super::session::{self, Kept};
+use super::{Failure, Global, Output, Place, place, state_dir, ui};
+use crate::cluster::store;
+use crate::cluster::store::tail::Tail;
+use crate::cluster::wait;
+use crate::journal::{Event, RunFile, RunListing, Runs, State, T};
+use crate::words::{Json, names};
 use clap::Subcommand;
 use serde_json::json;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// List runs, look into one, or forget it
 #[derive(Debug, clap::Args)]
@@ -21,6 +27,9 @@ enum Command {
     Show {
         /// The run
         run: String,
+        /// Go on until nobody executes it any more
+        #[arg(long, short = 'f')]
+        follow: bool,
     },
     /// Remove a run's journal
     Forget {
@@ -33,21 +42,29 @@ enum Command {
 }
 
 pub fn main(global: &Global, args: Args) -> Result<(), Failure> {
-    let runs = Runs::new(&state_dir(global)?);
     match args.command.unwrap_or(Command::List) {
-        Command::List => list(global, &runs),
-        Command::Show { run } => show(global, &runs, &RunId::parse(&run)?),
-        Command::Forget { run, force } => {
-            let run = RunId::parse(&run)?;
-            runs.forget(&run, force)?;
-            ui::talk(&format!("run {run} is forgotten"));
-            Ok(())
-        }
+        Command::List => list(global),
+        Command::Show { run, follow: false } => show(global, &run),
+        Command::Show { run, follow: true } => follow(global, &run),
+        Command::Forget { run, force } => forget(global, &run, force),
     }
 }
 
-fn list(global: &Global, runs: &Runs) -> Result<(), Failure> {
-    let all = runs.list()?;
+fn list(global: &Global) -> Result<(), Failure> {
+    let in_cluster = place(global) == Place::Cluster;
+    // Without a home directory nothing is kept here.
+    let mut all = match state_dir(global) {
+        Ok(dir) => Runs::new(&dir).list()?,
+        Err(_) if in_cluster => Vec::new(),
+        Err(problem) => return Err(problem.into()),
+    };
+    if in_cluster {
+        session::needs_a_cluster_that_stays(global)?;
+        let runtime = session::runtime()?;
+        let reached = session::reach(global, &runtime)?;
+        all.extend(runtime.block_on(store::runs::list(&reached.cluster, global.run_namespace.as_deref()))?);
+        all.sort_by(|a, b| b.began.cmp(&a.began));
+    }
     if global.output == Output::Json {
         ui::print_json(&json!(all));
         return Ok(());
@@ -60,28 +77,141 @@ fn list(global: &Global, runs: &Runs) -> Result<(), Failure> {
         .iter()
         .map(|run| {
             json!({"run": run.run, "script": run.script, "status": run.status, "began": run.began, "steps": run.steps,
-                "writes": run.writes, "context": run.context, "why": run.last})
+                "writes": run.writes, "context": run.context, "kept": kept(run), "why": run.last})
         })
         .collect();
-    ui::print_table(&rows, &["run", "script", "status", "began", "steps", "writes", "context", "why"]);
-    if let Some(stopped) = all.iter().find(|run| run.status == RunStatus::Stopped && !run.typed) {
-        ui::talk(&format!("to go on: pvmigrate resume {}", stopped.run));
+    let columns = ["run", "script", "status", "began", "steps", "writes", "context", "kept", "why"];
+    let asked: Vec<&str> = columns.into_iter().filter(|column| in_cluster || *column != "kept").collect();
+    ui::print_table(&rows, &asked);
+    if let Some(stopped) = all.iter().find(|run| run.is_to_be_resumed()) {
+        let place = if stopped.namespace.is_empty() {
+            String::new()
+        } else {
+            format!(" --store cluster --run-namespace {}", stopped.namespace)
+        };
+        ui::talk(&format!("to go on: pvmigrate resume {}{place}", stopped.run));
     }
     Ok(())
 }
 
-fn show(global: &Global, runs: &Runs, run: &RunId) -> Result<(), Failure> {
-    let (file, events) = runs.show(run)?;
+/// Where a run is kept, in a word or two.
+fn kept(run: &RunListing) -> String {
+    if run.namespace.is_empty() { "here".into() } else { format!("namespace {}", run.namespace) }
+}
+
+fn forget(global: &Global, run: &str, force: bool) -> Result<(), Failure> {
+    let run = match session::find(global, Some(run))? {
+        Kept::Dir(run) => {
+            Runs::new(&state_dir(global)?).forget(&run, force)?;
+            run
+        }
+        Kept::Cluster(run, there) => {
+            there.runtime.block_on(store::runs::forget(&there.shelf, &run, force))?;
+            run
+        }
+    };
+    ui::talk(&format!("run {run} is forgotten"));
+    Ok(())
+}
+
+fn show(global: &Global, run: &str) -> Result<(), Failure> {
+    let (file, events) = match session::find(global, Some(run))? {
+        Kept::Dir(run) => Runs::new(&state_dir(global)?).show(&run)?,
+        Kept::Cluster(run, there) => there.runtime.block_on(store::runs::show(&there.shelf, &run))?,
+    };
     if global.output == Output::Json {
         ui::print_json(&json!({"run": file, "events": events}));
         return Ok(());
     }
-    ui::print(&format!("run {run}: {} on {} ({}), began {}", file.script, file.context, file.server, file.began));
-    ui::print(&format!("options: {}", file.args));
-    for event in &events {
-        ui::print(&line(event));
-    }
+    say_head(&file);
+    events.iter().for_each(|event| ui::print(&line(event)));
     Ok(())
+}
+
+fn say_head(file: &RunFile) {
+    let RunFile { run, script, context, server, began, args, .. } = file;
+    ui::print(&format!("run {run}: {script} on {context} ({server}), began {began}"));
+    ui::print(&format!("options: {args}"));
+}
+
+/// How often a journal in a directory is looked at.
+const LOOKS_EVERY: Duration = Duration::from_millis(200);
+
+/// Tells the records of a run as they come, until no process has it any more.
+fn follow(global: &Global, run: &str) -> Result<(), Failure> {
+    let cancel = CancellationToken::new();
+    let mut told = Told { json: global.output == Output::Json, state: State::default() };
+    let run = match session::find(global, Some(run))? {
+        Kept::Dir(run) => {
+            let runs = Runs::new(&state_dir(global)?);
+            let runtime = session::runtime()?;
+            ends_on_signals(&runtime);
+            if !told.json {
+                say_head(&runs.show(&run)?.0);
+            }
+            let mut offset = 0;
+            loop {
+                let (events, end, held) = runs.since(&run, offset)?;
+                offset = end;
+                told.tell(&events);
+                if !held {
+                    break;
+                }
+                runtime.block_on(wait::sleep(LOOKS_EVERY, &cancel))?;
+            }
+            run
+        }
+        Kept::Cluster(run, there) => {
+            ends_on_signals(&there.runtime);
+            let (file, mut tail) = there.runtime.block_on(Tail::begin(there.shelf.clone(), &run))?;
+            if !told.json {
+                say_head(&file);
+            }
+            while let Some(events) = there.runtime.block_on(tail.next(&cancel))? {
+                told.tell(&events);
+            }
+            run
+        }
+    };
+    let State { steps, writes, .. } = &told.state;
+    let status = json!(told.state.status());
+    let status = status.as_str().unwrap_or_default();
+    ui::talk(&format!("run {run}: {status}, {} steps, {writes} writes; nobody executes it", steps.len()));
+    Ok(())
+}
+
+/// What was told of a run so far.
+struct Told {
+    json: bool,
+    state: State,
+}
+
+impl Told {
+    fn tell(&mut self, events: &[Event]) {
+        for event in events {
+            if self.json {
+                ui::print_json(&json!(event));
+            } else {
+                ui::print(&line(event));
+            }
+            // What is damaged is told as it is; resume refuses it.
+            if let Err(illegal) = self.state.next(event) {
+                ui::talk(&illegal.to_string());
+            }
+        }
+    }
+}
+
+/// Looking on can be ended at any time.
+fn ends_on_signals(runtime: &tokio::runtime::Runtime) {
+    runtime.spawn(async {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+            return;
+        };
+        tokio::select! { _ = int.recv() => {} _ = term.recv() => {} }
+        ui::leave(130);
+    });
 }
 
 fn line(event: &Event) -> String {

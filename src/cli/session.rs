@@ -1,7 +1,8 @@
 //! Bringing a run to life: runtime, cluster, journal, signals; and what its end means.
 
 use super::lab::Trial;
-use super::{Failure, Global, exit_code, state_dir, ui};
+use super::{Failure, Global, Place, exit_code, place, state_dir, ui};
+use crate::cluster::store::{ClusterStore, Shelf, runs};
 use crate::cluster::{self, Door, Ledger, Target, Vigils};
 use crate::journal::{Event, Journal, RunFile, Runs};
 use crate::script::Script;
@@ -58,6 +59,7 @@ pub fn stopping(global: &Global) -> &'static str {
 pub struct Reached {
     pub cluster: cluster::Cluster,
     pub uid: String,
+    runtime: tokio::runtime::Handle,
     /// The cluster itself, if it is in this process: it ends with this.
     trial: Option<Trial>,
 }
@@ -69,6 +71,11 @@ impl Reached {
     /// If no place is given and there is no home directory.
     pub fn state_dir(&self, global: &Global) -> Result<PathBuf, Problem> {
         self.trial.as_ref().map_or_else(|| state_dir(global), |trial| Ok(trial.state_dir()))
+    }
+
+    /// The ConfigMaps of runs in a namespace of it.
+    pub fn shelf(&self, namespace: &str) -> Shelf {
+        Shelf { cluster: self.cluster.clone(), namespace: namespace.to_owned() }
     }
 
     /// Keeps a cluster of this process alive.
@@ -102,23 +109,127 @@ pub fn reach(global: &Global, runtime: &tokio::runtime::Runtime) -> Result<Reach
         return runtime.block_on(async {
             let cluster = cluster::over(trial.lab.transport(), "lab");
             let uid = cluster.uid().await?;
-            Ok(Reached { cluster, uid, trial: Some(trial) })
+            Ok(Reached { cluster, uid, runtime: runtime.handle().clone(), trial: Some(trial) })
         });
     }
     let target = Target { kubeconfig: global.kubeconfig.clone(), context: global.context.clone() };
     runtime.block_on(async {
         let cluster = cluster::connect(&target).await?;
         let uid = cluster.uid().await?;
-        Ok(Reached { cluster, uid, trial: None })
+        Ok(Reached { cluster, uid, runtime: runtime.handle().clone(), trial: None })
     })
+}
+
+/// Where a run is kept.
+pub enum Kept {
+    Dir(RunId),
+    Cluster(RunId, Box<InCluster>),
+}
+
+/// A cluster that was asked for a run, and where it has it.
+pub struct InCluster {
+    pub runtime: tokio::runtime::Runtime,
+    pub reached: Reached,
+    pub shelf: Shelf,
+}
+
+/// Finds a run, the newest that stopped if none is named: here, or in the cluster if that keeps runs or this machine does
+/// not know it.
+///
+/// # Errors
+/// If it is unknown.
+pub fn find(global: &Global, run: Option<&str>) -> Result<Kept, Problem> {
+    let run = run.map(RunId::parse).transpose()?;
+    let here = || state_dir(global).map(|dir| Runs::new(&dir));
+    if place(global) == Place::Cluster {
+        return find_in_cluster(global, run);
+    }
+    let Some(run) = run else { return here()?.latest_stopped().map(Kept::Dir) };
+    let unknown = match here()?.look_up(&run) {
+        Ok(_) => return Ok(Kept::Dir(run)),
+        Err(problem) if global.store.is_some() || problem.kind != Kind::Usage || global.lab.is_some() => {
+            return Err(problem);
+        }
+        Err(problem) => problem,
+    };
+    match find_in_cluster(global, Some(run)) {
+        Ok(found) => {
+            if let Kept::Cluster(run, there) = &found {
+                ui::talk(&format!("run {run} is kept in the cluster, in namespace {}", there.shelf.namespace));
+            }
+            Ok(found)
+        }
+        Err(problem) if problem.kind == Kind::Usage => Err(unknown.quote(problem.message)),
+        Err(problem) => Err(unknown.quote(format!("nor could the cluster be asked: {}", problem.message))),
+    }
+}
+
+fn find_in_cluster(global: &Global, run: Option<RunId>) -> Result<Kept, Problem> {
+    needs_a_cluster_that_stays(global)?;
+    let runtime = runtime()?;
+    let reached = reach(global, &runtime)?;
+    let namespace = global.run_namespace.as_deref();
+    let (run, namespace) = match run {
+        Some(run) => match runtime.block_on(runs::find(&reached.cluster, &run, namespace))? {
+            runs::Found::In(namespace) => (run, namespace),
+            runs::Found::Nowhere(looked) => {
+                return Err(Problem::usage(format!("run {run} is not kept in the cluster either: {looked}"))
+                    .hint("pvmigrate runs list --store cluster"));
+            }
+        },
+        None => {
+            let all = runtime.block_on(runs::list(&reached.cluster, namespace))?;
+            all.into_iter()
+                .find(|listed| listed.is_to_be_resumed())
+                .map(|listed| (listed.run, listed.namespace))
+                .ok_or_else(|| {
+                    Problem::usage("there is no stopped run to resume in the cluster")
+                        .hint("pvmigrate runs list --store cluster")
+                })?
+        }
+    };
+    let shelf = reached.shelf(&namespace);
+    Ok(Kept::Cluster(run, Box::new(InCluster { runtime, reached, shelf })))
+}
+
+/// The options with which the run is found again.
+pub fn settled(global: &Global, file: &RunFile) -> Global {
+    let mut global = global.clone();
+    if place(&global) == Place::Cluster {
+        global.store = Some(Place::Cluster);
+        global.run_namespace = Some(file.namespace.clone());
+    }
+    global
+}
+
+/// Looking leaves nothing in a cluster unless told.
+pub fn looking(global: &Global) -> Global {
+    Global { store: global.store.or(Some(Place::Dir)), ..global.clone() }
+}
+
+/// Removes the journal of a run that is over for good.
+///
+/// # Errors
+/// If it cannot be removed.
+pub fn forget(global: &Global, run: &RunId) -> Result<(), Problem> {
+    if place(global) == Place::Dir {
+        return Runs::new(&state_dir(global)?).forget(run, true);
+    }
+    match find_in_cluster(global, Some(run.clone()))? {
+        Kept::Cluster(run, there) => there.runtime.block_on(runs::forget(&there.shelf, &run, true)),
+        Kept::Dir(_) => Ok(()),
+    }
 }
 
 /// A run that is gone on with: it is ours, and its journal is read. Its cluster may not have been asked yet.
 pub struct TakenUp {
+    /// The options with which it is found again.
+    pub global: Global,
     pub run: RunId,
     pub file: RunFile,
     pub journal: Journal,
     pub cancel: CancellationToken,
+    reached: Option<(tokio::runtime::Runtime, Reached)>,
 }
 
 /// Takes a run up, the newest that stopped if none is named. Where runs are kept is decided here and in [`open_run`].
@@ -127,13 +238,21 @@ pub struct TakenUp {
 /// If it is unknown or damaged, or another process has it.
 pub fn take_up(global: &Global, run: Option<&str>) -> Result<TakenUp, Problem> {
     needs_a_cluster_that_stays(global)?;
-    let runs = Runs::new(&state_dir(global)?);
-    let run = match run {
-        Some(text) => RunId::parse(text)?,
-        None => runs.latest_stopped()?,
-    };
-    let (file, journal, _) = runs.open(&run)?;
-    Ok(TakenUp { run, file, journal, cancel: CancellationToken::new() })
+    let cancel = CancellationToken::new();
+    match find(global, run)? {
+        Kept::Dir(run) => {
+            let (file, journal, _) = Runs::new(&state_dir(global)?).open(&run)?;
+            Ok(TakenUp { global: global.clone(), run, file, journal, cancel, reached: None })
+        }
+        Kept::Cluster(run, there) => {
+            let InCluster { runtime, reached, shelf } = *there;
+            let namespace = shelf.namespace.clone();
+            let (file, store) = ClusterStore::open(shelf, runtime.handle().clone(), &run)?;
+            let journal = Journal::open(run.clone(), Box::new(store))?;
+            let global = Global { store: Some(Place::Cluster), run_namespace: Some(namespace), ..global.clone() };
+            Ok(TakenUp { global, run, file, journal, cancel, reached: Some((runtime, reached)) })
+        }
+    }
 }
 
 impl TakenUp {
@@ -149,11 +268,20 @@ impl TakenUp {
     ///
     /// # Errors
     /// If it cannot be reached, or is another one.
-    pub fn reach(self, global: &Global, word: &str) -> Result<Met, Problem> {
-        let TakenUp { run, file, journal, cancel } = self;
-        let runtime = runtime()?;
-        on_signals(global, &runtime, &cancel);
-        let reached = reach(global, &runtime)?;
+    pub fn reach(self, word: &str) -> Result<Met, Problem> {
+        let TakenUp { global, run, file, journal, cancel, reached } = self;
+        let (runtime, reached) = match reached {
+            Some((runtime, reached)) => {
+                on_signals(&global, &runtime, &cancel);
+                (runtime, reached)
+            }
+            None => {
+                let runtime = runtime()?;
+                on_signals(&global, &runtime, &cancel);
+                let reached = reach(&global, &runtime)?;
+                (runtime, reached)
+            }
+        };
         if reached.uid != file.cluster_uid {
             return Err(Problem::new(Kind::Diverged, format!("run {run} belongs to another cluster"))
                 .quote(format!("it began on context `{}` ({})", file.context, file.server))
@@ -196,10 +324,10 @@ pub struct Start {
     pub trial: Option<Trial>,
 }
 
-/// Makes the directory of a new run.
+/// Makes the place of a new run.
 ///
 /// # Errors
-/// If the state directory cannot be written.
+/// If the state directory cannot be written, or the cluster does not take a run's records.
 pub fn open_run(
     global: &Global,
     reached: &Reached,
@@ -216,7 +344,14 @@ pub fn open_run(
     file.args = args;
     file.yes = global.yes;
     file.sources = script.sources.all();
-    let (journal, _) = Runs::new(&reached.state_dir(global)?).create(&file)?;
+    let journal = match place(global) {
+        Place::Dir => Runs::new(&reached.state_dir(global)?).create(&file)?.0,
+        Place::Cluster => {
+            let shelf = reached.shelf(&file.namespace);
+            let store = ClusterStore::create(shelf, reached.runtime.clone(), &file)?;
+            Journal::open(file.run.clone(), Box::new(store))?
+        }
+    };
     Ok((file, journal))
 }
 
@@ -274,6 +409,10 @@ pub fn execute_in(start: Start, branch: &str) -> Result<Ended, Problem> {
         load(&counts.writes),
         load(&counts.watches)
     );
+    // What is lost here is found by a read.
+    if let Err(problem) = journal.close() {
+        tracing::debug!("{problem}");
+    }
     let changed = journal.has_changed();
     drop(session);
     runtime.shutdown_background();
@@ -336,6 +475,8 @@ pub fn line(global: &Global, command: &str) -> String {
         ("--kubeconfig", global.kubeconfig.as_ref().map(|path| path.display().to_string())),
         ("--context", global.context.clone()),
         ("--state-dir", global.state_dir.as_ref().map(|path| path.display().to_string())),
+        ("--store", (global.store == Some(Place::Cluster)).then(|| "cluster".to_owned())),
+        ("--run-namespace", global.run_namespace.clone().filter(|_| global.store == Some(Place::Cluster))),
     ] {
         if let Some(value) = value {
             line.push_str(&format!(" {flag} {}", quoted(&value)));

@@ -409,6 +409,10 @@ pub(super) fn slim(mut object: Json) -> Json {
         metadata.remove("managedFields");
     }
     if object["kind"] == "Secret" {
+        // kubectl apply keeps all of the values a second time.
+        if let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
+            annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+        }
         for field in ["data", "stringData"] {
             for value in object[field].as_object_mut().into_iter().flat_map(|map| map.values_mut()) {
                 let digest = blake3::hash(value.as_str().unwrap_or_default().as_bytes()).to_hex();
@@ -443,5 +447,8 @@ mod tests {
             slim(json!({"kind": "Secret", "metadata": {"managedFields": [], "name": "s"}, "data": {"k": "canary"}}));
         assert!(!seen.to_string().contains("canary"), "{seen}");
         assert_eq!(seen["metadata"], json!({"name": "s"}));
+        let applied = "kubectl.kubernetes.io/last-applied-configuration";
+        let seen = slim(json!({"kind": "Secret", "metadata": {"annotations": {applied: "canary", "a": "b"}}}));
+        assert_eq!(seen["metadata"], json!({"annotations": {"a": "b"}}));
     }
 }

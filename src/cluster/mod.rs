@@ -16,6 +16,7 @@ pub mod pvc;
 pub mod quota;
 pub mod rbac;
 pub mod send;
+pub mod store;
 pub mod units;
 pub mod vigil;
 pub mod wait;

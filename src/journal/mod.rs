@@ -135,6 +135,14 @@ impl Journal {
         self.store.load()
     }
 
+    /// This process has come to its end: nothing waits any more to be written.
+    ///
+    /// # Errors
+    /// If it cannot be written. What is lost then is found by reads when the run is resumed.
+    pub fn close(&self) -> Result<(), Problem> {
+        self.store.close()
+    }
+
     /// How many records there are.
     pub fn len(&self) -> u64 {
         self.lock().next_n

@@ -7,7 +7,7 @@ use super::{Event, FileStore, Journal, State};
 use crate::words::{Json, Kind, Problem, RunId, clock::Clock};
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
-use std::io::Write as _;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
 /// `run.json`: written once, before the first step.
@@ -47,7 +47,7 @@ pub struct Source {
 }
 
 /// How a run stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunStatus {
     Done,
@@ -75,8 +75,18 @@ pub struct RunListing {
     pub last: String,
     /// It was typed line by line: there is no script to go on with.
     pub typed: bool,
+    /// The namespace that it is kept in, if that is not the state directory.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
     #[serde(skip)]
     pub dir: PathBuf,
+}
+
+impl RunListing {
+    /// True if `resume` goes on with it.
+    pub fn is_to_be_resumed(&self) -> bool {
+        self.status == RunStatus::Stopped && !self.typed
+    }
 }
 
 /// All runs under one state directory.
@@ -117,7 +127,7 @@ impl Runs {
     /// # Errors
     /// If it is unknown, damaged, or held by another process.
     pub fn open(&self, run: &RunId) -> Result<(RunFile, Journal, PathBuf), Problem> {
-        let dir = self.dir_of(run)?;
+        let dir = self.look_up(run)?;
         let file = read_run_file(&dir)?;
         let journal = Journal::open(run.clone(), Box::new(FileStore::open(&dir)?))?;
         Ok((file, journal, dir))
@@ -130,7 +140,7 @@ impl Runs {
     pub fn latest_stopped(&self) -> Result<RunId, Problem> {
         self.list()?
             .into_iter()
-            .find(|run| run.status == RunStatus::Stopped && !run.typed)
+            .find(RunListing::is_to_be_resumed)
             .map(|run| run.run)
             .ok_or_else(|| Problem::usage("there is no stopped run to resume").hint("pvmigrate runs"))
     }
@@ -154,8 +164,30 @@ impl Runs {
     /// # Errors
     /// If it is unknown or damaged.
     pub fn show(&self, run: &RunId) -> Result<(RunFile, Vec<Event>), Problem> {
-        let dir = self.dir_of(run)?;
+        let dir = self.look_up(run)?;
         Ok((read_run_file(&dir)?, read_events(&dir)?))
+    }
+
+    /// The records after the first `offset` bytes of a journal, where they end, and whether a process still has the run.
+    ///
+    /// # Errors
+    /// If the run is unknown or damaged.
+    pub fn since(&self, run: &RunId, offset: u64) -> Result<(Vec<Event>, u64, bool), Problem> {
+        let dir = self.look_up(run)?;
+        // Asked first: what is written until the process ends is read.
+        let held = is_held(&dir);
+        let mut bytes = Vec::new();
+        match File::open(dir.join("journal.jsonl")) {
+            Ok(mut file) => {
+                file.seek(SeekFrom::Start(offset))
+                    .and_then(|_| file.read_to_end(&mut bytes))
+                    .map_err(|e| unusable(&dir, &e))?;
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(unusable(&dir, &e)),
+        }
+        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+        Ok((parse(&bytes[..whole])?, offset + whole as u64, held))
     }
 
     /// Removes a run's directory.
@@ -163,7 +195,7 @@ impl Runs {
     /// # Errors
     /// If it is unknown, or running, or would have to be resumed.
     pub fn forget(&self, run: &RunId, force: bool) -> Result<(), Problem> {
-        let dir = self.dir_of(run)?;
+        let dir = self.look_up(run)?;
         let RunListing { status, typed, .. } = listing(&dir)?;
         if status == RunStatus::Running || (status == RunStatus::Stopped && !force) {
             let next = if typed { "runs show" } else { "resume" };
@@ -174,7 +206,11 @@ impl Runs {
         std::fs::remove_dir_all(&dir).map_err(|e| unusable(&dir, &e))
     }
 
-    fn dir_of(&self, run: &RunId) -> Result<PathBuf, Problem> {
+    /// The directory of a run.
+    ///
+    /// # Errors
+    /// If it is unknown.
+    pub fn look_up(&self, run: &RunId) -> Result<PathBuf, Problem> {
         for cluster in entries(&self.root)? {
             let dir = cluster.join(run.as_str());
             if dir.join("run.json").is_file() {
@@ -197,16 +233,10 @@ fn listing(dir: &Path) -> Result<RunListing, Problem> {
     };
     let status = if is_held(dir) {
         RunStatus::Running
-    } else if state.ended.contains_key("rollback") {
-        RunStatus::RolledBack
-    } else if state.last.contains_key("rollback") || state.back.is_some() {
+    } else if damage.is_some() {
         RunStatus::Stopped
-    } else if state.ended.contains_key("root") {
-        RunStatus::Done
-    } else if !state.has_changed() && state.parts == 0 && damage.is_none() {
-        RunStatus::Refused
     } else {
-        RunStatus::Stopped
+        state.status()
     };
     Ok(RunListing {
         run: file.run,
@@ -222,6 +252,7 @@ fn listing(dir: &Path) -> Result<RunListing, Problem> {
             _ => String::new(),
         },
         typed: file.sources.is_empty(),
+        namespace: String::new(),
         dir: dir.to_owned(),
     })
 }
@@ -238,15 +269,7 @@ fn read_run_file(dir: &Path) -> Result<RunFile, Problem> {
     let damaged = |e: &serde_json::Error| {
         Problem::new(Kind::Diverged, format!("{}/run.json is damaged", dir.display())).because(e)
     };
-    let value: Json = serde_json::from_str(&text).map_err(|e| damaged(&e))?;
-    if value["v"] != super::VERSION {
-        return Err(Problem::new(
-            Kind::Diverged,
-            format!("the run in {} was made by another version of pvmigrate (format {})", dir.display(), value["v"]),
-        )
-        .hint(format!("use the version that began it: {}", value["tool"].as_str().unwrap_or("unknown"))));
-    }
-    serde_json::from_value(value).map_err(|e| damaged(&e))
+    RunFile::parse(serde_json::from_str(&text).map_err(|e| damaged(&e))?, &dir.display().to_string())
 }
 
 fn read_events(dir: &Path) -> Result<Vec<Event>, Problem> {
@@ -275,6 +298,22 @@ pub fn safe(text: &str) -> String {
 }
 
 impl RunFile {
+    /// Reads what `place` has.
+    ///
+    /// # Errors
+    /// If another version wrote it, or it is damaged.
+    pub fn parse(value: Json, place: &str) -> Result<Self, Problem> {
+        if value["v"] != super::VERSION {
+            return Err(Problem::new(
+                Kind::Diverged,
+                format!("the run in {place} was made by another version of pvmigrate (format {})", value["v"]),
+            )
+            .hint(format!("use the version that began it: {}", value["tool"].as_str().unwrap_or("unknown"))));
+        }
+        serde_json::from_value(value)
+            .map_err(|e| Problem::new(Kind::Diverged, format!("the run file in {place} is damaged")).because(&e))
+    }
+
     pub fn new(run: RunId, script: &str) -> Self {
         RunFile {
             v: super::VERSION,

@@ -1,7 +1,7 @@
 //! What a journal means: the fold of its records, one total match.
 
 use super::part::{self, Back};
-use super::{Event, StepId, T, VERSION, Write};
+use super::{Event, RunStatus, StepId, T, VERSION, Write};
 use crate::words::{Json, Problem};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use thiserror::Error;
@@ -130,6 +130,26 @@ impl State {
         Ok(())
     }
 
+    /// How the run stands, if nobody executes it.
+    pub fn status(&self) -> RunStatus {
+        if self.ended.contains_key("rollback") {
+            RunStatus::RolledBack
+        } else if self.last.contains_key("rollback") || self.back.is_some() {
+            RunStatus::Stopped
+        } else if self.ended.contains_key("root") {
+            RunStatus::Done
+        } else if !self.has_changed() && self.parts == 0 {
+            RunStatus::Refused
+        } else {
+            RunStatus::Stopped
+        }
+    }
+
+    /// True of the steps of a branch and of those in branches inside of it.
+    pub fn is_inside(branch: &str, id: &str) -> bool {
+        id.strip_prefix(branch).and_then(|rest| rest.strip_prefix('/')).is_some_and(begins_with_a_step)
+    }
+
     /// True unless every write so far was certainly refused.
     pub fn has_changed(&self) -> bool {
         self.steps.values().any(|step| step.write.is_some() && !matches!(step.phase, Phase::Failed(_)))
@@ -143,12 +163,11 @@ impl State {
     /// What was read and answered in a branch that closes is not asked for again: it stays in the journal's place only.
     fn forget_results_in(&mut self, branch: &str) {
         let inside = format!("{branch}/");
-        let is_inside = |id: &str| id.strip_prefix(&inside).is_some_and(begins_with_a_step);
         for (id, step) in self.steps.range_mut(StepId::new(inside.clone())..) {
             if !id.as_str().starts_with(&inside) {
                 break;
             }
-            if is_inside(id.as_str())
+            if Self::is_inside(branch, id.as_str())
                 && let Phase::Done { out, .. } = &mut step.phase
             {
                 *out = Json::Null;

@@ -21,6 +21,10 @@ pub trait Store: Send + Sync {
     /// Keeps a large result, durably, and returns its name.
     fn put_blob(&self, text: &str) -> Result<String, Problem>;
     fn get_blob(&self, name: &str) -> Result<Json, Problem>;
+    /// This process adds nothing more: what still waits is written.
+    fn close(&self) -> Result<(), Problem> {
+        Ok(())
+    }
 }
 
 /// The store in a run's directory.

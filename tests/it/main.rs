@@ -16,6 +16,7 @@ mod docs;
 mod lab_up;
 mod mutants;
 mod scenarios;
+mod store;
 mod tidy;
 mod world;
 mod world_test;

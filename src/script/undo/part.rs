@@ -1,7 +1,8 @@
 //! Taking a part of a run back: what came after one of its steps. The run goes on from there.
 
-use super::{Plan, before_rollback, begins, describe, plan_of};
-use crate::journal::{Back, Event, StepId, ends, standing, whole_step};
+use super::{Plan, before_rollback, begins, describe, plan_of, unit_of};
+use crate::cluster::store::DROPPED;
+use crate::journal::{Back, Event, State, StepId, T, ends, standing, whole_step};
 use crate::words::Problem;
 use std::collections::HashMap;
 
@@ -26,7 +27,7 @@ pub fn plan_to(events: &[Event], how: &str, to: &StepId) -> Result<(Plan, Back),
         first.entry(whole_step(&event.id)).or_insert(event.n);
     }
     let branch = format!("{}-{}", super::BRANCH, state.parts + 1);
-    let mut back = Back { branch, to: Some(to), cut, ..Back::default() };
+    let mut back = Back { branch, to: Some(to), cut, whole: without_results(&standing, cut), ..Back::default() };
     loop {
         let takes = |id: &StepId| {
             let step = whole_step(id);
@@ -48,11 +49,31 @@ pub fn plan_to(events: &[Event], how: &str, to: &StepId) -> Result<(Plan, Back),
     }
 }
 
+/// Units of which steps would stand whose results are kept no more: in the cluster those go when a branch ends.
+fn without_results(standing: &[Event], cut: u64) -> Vec<String> {
+    let mut units = Vec::new();
+    for ended in standing.iter().filter(|event| event.t == T::End && event.err.is_none() && event.n > cut) {
+        let branch = ended.id.as_str();
+        let dropped = |event: &&Event| {
+            event.n <= cut && event.blob.as_deref() == Some(DROPPED) && State::is_inside(branch, event.id.as_str())
+        };
+        for event in standing.iter().filter(dropped) {
+            let unit = unit_of(&event.id);
+            if !units.contains(&unit) {
+                units.push(unit);
+            }
+        }
+    }
+    units
+}
+
 /// The plan for a person, with what goes back further than was asked for.
 pub fn describe_to(plan: &Plan, back: &Back, how: &str) -> Vec<String> {
     let mut lines = describe(plan, how);
     let name = |key: &String| key.split_once('~').map_or("everything", |(_, name)| name).replace("%7E", "~");
-    let further = |key| format!("  {} goes back whole: its claims were switched since", name(key));
+    let further = |key| {
+        format!("  {} goes back whole: its claims were switched since, or its results are not kept any more", name(key))
+    };
     lines.extend(back.whole.iter().map(further));
     lines
 }

@@ -5,6 +5,7 @@ mod crashes;
 mod examples;
 mod faults;
 mod guards;
+mod kept;
 mod moves;
 mod options;
 mod originals;

@@ -48,6 +48,10 @@ impl World {
         let mut found = Vec::new();
         for (key, object) in self.everything().await {
             let meta = &object["metadata"];
+            // A journal in the cluster stays until it is forgotten.
+            if meta["labels"]["pvmigrate.io/record"].is_string() {
+                continue;
+            }
             let marks = format!("{}{}{}", meta["labels"], meta["annotations"], meta["finalizers"]);
             // The lab's own words are not the migration's.
             let marks = marks.replace("lab.pvmigrate.io/", "");

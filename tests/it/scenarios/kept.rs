@@ -1,0 +1,141 @@
+//! Runs that are kept in the cluster: any machine goes on with them, and nobody needs a file of the one that began.
+
+use super::shop::{Shop, shop};
+use crate::world::{Outcome, Running, World, cluster_test};
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// A state directory that knows nothing, as on another machine.
+fn machine(w: &World, name: &str) -> PathBuf {
+    w.dir().join(name)
+}
+
+/// Begins the move with its journal in the cluster, and returns its id too.
+async fn begin(w: &World, shop: &Shop<'_>) -> (Running, String) {
+    let run = shop.start(&["--store", "cluster", "--run-namespace", &w.ns]);
+    let said = async || id_of(&run.said());
+    let id = w.until("the run to say its id", Duration::from_secs(60), said).await;
+    (run, id)
+}
+
+fn id_of(said: &str) -> Option<String> {
+    let id = said.lines().find_map(|line| line.strip_prefix("run ")?.split_once(" of sc-migrate on "))?.0;
+    Some(id.to_owned())
+}
+
+/// All records of a run, as anybody may read them.
+async fn records(w: &World, run: &str) -> String {
+    let maps = w.list("ConfigMap").await;
+    let is_segment = |map: &&Value| {
+        map["metadata"]["name"].as_str().is_some_and(|name| name.starts_with(&format!("pvmigrate-{run}-0")))
+    };
+    maps.iter().filter(is_segment).filter_map(|map| map["data"]["records"].as_str()).collect()
+}
+
+async fn until_recorded(w: &World, run: &str, text: &str) {
+    let recorded = async || records(w, run).await.contains(text).then_some(());
+    w.until(&format!("{text} in the journal"), Duration::from_secs(120), recorded).await;
+}
+
+fn nothing_here(w: &World, name: &str) {
+    let runs = machine(w, name).join("runs");
+    assert!(!runs.exists(), "{} was made", runs.display());
+}
+
+cluster_test!(a_run_kept_in_the_cluster_goes_on_on_another_machine, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let (run, id) = begin(w, &shop).await;
+    until_recorded(w, &id, "delete-original").await;
+    run.kill9();
+    let here = ["--run-namespace", &w.ns];
+    let resumed =
+        w.pvmigrate(&[&["resume", &id][..], &here].concat()).state_dir(&machine(w, "second")).await.succeeds();
+    resumed.says(&format!("kept in the cluster, in namespace {}", w.ns)).done();
+    shop.has_moved().await;
+
+    let listed = w.pvmigrate(&[&["runs", "list", "--store", "cluster", "-o", "json"][..], &here].concat());
+    let listed: Value =
+        serde_json::from_str(&listed.state_dir(&machine(w, "third")).await.succeeds().stdout).expect("JSON");
+    assert_eq!(
+        (&listed[0]["run"], &listed[0]["status"], &listed[0]["namespace"]),
+        (&json!(id), &json!("done"), &json!(w.ns))
+    );
+    let shown = w.pvmigrate(&[&["runs", "show", &id, "--follow"][..], &here].concat()).state_dir(&machine(w, "third"));
+    shown.await.succeeds().says("delete-original").says("done,").done();
+    let source = shop.source["metadata"]["name"].as_str().expect("it has a name");
+    let freed = w.pvmigrate(&[&["cleanup", &id, "--yes"][..], &here].concat()).state_dir(&machine(w, "third")).await;
+    freed.succeeds().says(source).done();
+    assert_eq!(w.find("pv", source).await, None);
+    let all: usize =
+        w.list("ConfigMap").await.iter().filter(|map| is_ours(map)).map(|map| map["data"].to_string().len()).sum();
+    eprintln!("kept: {all} bytes of data for one claim and its cleanup");
+    let forgotten = w.pvmigrate(&[&["runs", "forget", &id][..], &here].concat()).state_dir(&machine(w, "third")).await;
+    forgotten.succeeds().done();
+    let left: Vec<Value> = w.list("ConfigMap").await.into_iter().filter(is_ours).collect();
+    assert_eq!(left, Vec::<Value>::new());
+    for name in ["state", "second", "third"] {
+        nothing_here(w, name);
+    }
+});
+
+fn is_ours(map: &Value) -> bool {
+    map["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("pvmigrate-"))
+}
+
+cluster_test!(lab "what another machine reads is the same on both" a_run_kept_in_the_cluster_is_taken_back_on_another_machine, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let (run, id) = begin(w, &shop).await;
+    until_recorded(w, &id, ".stop").await;
+    run.kill9();
+    let away = machine(w, "second");
+    w.pvmigrate(&["rollback", &id, "--yes"]).state_dir(&away).await.succeeds().says("is taken back").done();
+    shop.is_on_the_source().await;
+    let again = w.pvmigrate(&["resume", &id]).state_dir(&machine(w, "third")).await;
+    again.exits(3).says("was taken back").done();
+});
+
+cluster_test!(lab "the same refusals on both" a_run_kept_in_the_cluster_is_refused_where_it_must_be, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let away = &machine(w, "second");
+    let asked = async |args: &[&str]| -> Outcome { w.pvmigrate(args).state_dir(away).await };
+    // Unknown anywhere.
+    let unknown = asked(&["resume", "00000000"]).await.exits(2);
+    unknown.says("00000000 is not known").says("not kept in the cluster either").done();
+    asked(&["resume", "00000000", "--store", "cluster"]).await.exits(2).done();
+    asked(&["resume", "--store", "cluster"]).await.exits(2).says("no stopped run to resume in the cluster").done();
+    // No rights: nothing was changed, and exactly what is missing is said.
+    let rules = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "delete"]}]);
+    let user = w.limited_user(rules).await;
+    let before = w.picture().await;
+    let args = shop.args(&["--store", "cluster", "--run-namespace", &w.ns]);
+    let refused = w.pvmigrate(&args).kubeconfig(&user).state_dir(away).await.exits(3);
+    refused.says("missing rights on configmaps: update").says("--run-namespace").done();
+    w.unchanged_since(&before).await;
+    // A namespace that is not there.
+    let args = shop.args(&["--store", "cluster", "--run-namespace", "nowhere"]);
+    w.pvmigrate(&args).state_dir(away).await.exits(3).says("nowhere").done();
+    // Somebody else's ConfigMap.
+    w.apply(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "pvmigrate-0123abcd"}, "data": {"a": "b"}})).await;
+    let foreign = asked(&["resume", "0123abcd", "--run-namespace", &w.ns]).await.exits(5);
+    foreign.says("is no run of pvmigrate").done();
+    w.delete("ConfigMap", "pvmigrate-0123abcd").await;
+    // A segment that was edited.
+    let (run, id) = begin(w, &shop).await;
+    until_recorded(w, &id, ".stop").await;
+    run.kill9();
+    let maps = w.list("ConfigMap").await;
+    let is_open = |map: &&Value| map["data"]["segment.json"].is_string() && map["immutable"] != true;
+    let segment = maps.iter().find(is_open).expect("the last segment is open");
+    let name = segment["metadata"]["name"].as_str().expect("it has a name").to_owned();
+    let records = segment["data"]["records"].as_str().expect("it has records").to_owned();
+    let damage = json!({"data": {"records": records.replacen("op", "po", 1)}});
+    w.patch("ConfigMap", &name, damage).await;
+    for word in ["resume", "rollback"] {
+        asked(&[word, &id, "--yes", "--run-namespace", &w.ns]).await.exits(5).says("was changed by somebody else").done();
+    }
+    w.patch("ConfigMap", &name, json!({"data": {"records": records}})).await;
+    asked(&["resume", &id, "--run-namespace", &w.ns]).await.succeeds().done();
+    shop.has_moved().await;
+});
