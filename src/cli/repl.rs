@@ -32,7 +32,9 @@ pub fn main(global: &Global) -> Result<(), Failure> {
     running.on_signals(&runtime, session::stopping(global));
     let reached = session::reach(global, &runtime)?;
     let (file, journal) = session::open_run(global, &reached, &script, Json::Null, std::env::args().collect())?;
-    let journal = Arc::new(journal);
+    let (voice, cancel) = (ui::voice(global), CancellationToken::new());
+    let fence = session::fence(&reached.cluster, &file, journal.lock_name(), &voice, &cancel)?;
+    let journal = Arc::new(journal.fenced(fence));
     let input = Input::open(&reached, &reached.state_dir(global)?)?;
     if input.is_terminal() {
         ui::talk(&format!(
@@ -49,9 +51,9 @@ pub fn main(global: &Global) -> Result<(), Failure> {
         journal: journal.clone(),
         ledger: Arc::new(Ledger::from_facts(&[])?),
         vigils: Arc::new(Vigils::default()),
-        cancel: CancellationToken::new(),
+        cancel,
     };
-    let host = Host { door, runtime: runtime.handle().clone(), voice: ui::voice(global), yes: global.yes };
+    let host = Host { door, runtime: runtime.handle().clone(), voice, yes: global.yes };
     let repl = Repl::new(script, host);
     // Scripts may nest calls deeper than the first thread's stack allows.
     let ended = std::thread::scope(|scope| {
@@ -79,6 +81,9 @@ fn conclude(
     }
     if let Err(problem) = journal.close() {
         tracing::debug!("{problem}");
+    }
+    if let Some(fence) = journal.fence() {
+        runtime.block_on(fence.release());
     }
     drop((journal, reached));
     runtime.shutdown_background();

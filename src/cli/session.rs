@@ -3,13 +3,14 @@
 use super::lab::Trial;
 use super::{Failure, Global, Place, exit_code, place, state_dir, ui};
 use crate::cluster::store::{ClusterStore, Shelf, runs};
-use crate::cluster::{self, Door, Ledger, Target, Vigils};
-use crate::journal::{Event, Journal, RunFile, Runs};
+use crate::cluster::{self, Door, Lease, Ledger, Target, Vigils, lease};
+use crate::journal::{Event, Fence as _, Journal, RunFile, Runs};
 use crate::script::Script;
 use crate::script::session::Session;
 use crate::words::{Json, Kind, Problem, RunId, Voice};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// The engine's thread needs room for the call levels that scripts may use.
@@ -101,6 +102,7 @@ pub fn needs_a_cluster_that_stays(global: &Global) -> Result<(), Problem> {
 /// # Errors
 /// If the kubeconfig or the server does not let us.
 pub fn reach(global: &Global, runtime: &tokio::runtime::Runtime) -> Result<Reached, Problem> {
+    lease_duration()?;
     if let Some(scenario) = &global.lab {
         if global.kubeconfig.is_some() || global.context.is_some() {
             return Err(Problem::usage("--lab is a cluster of its own: it takes no --kubeconfig and no --context"));
@@ -324,6 +326,44 @@ pub struct Start {
     pub trial: Option<Trial>,
 }
 
+/// How many seconds the Lease of a run lasts after its last renewal.
+const LEASE_SECONDS: &str = "PVMIGRATE_LEASE_SECONDS";
+
+fn lease_duration() -> Result<Duration, Problem> {
+    let Ok(text) = std::env::var(LEASE_SECONDS) else {
+        return Ok(Duration::from_secs(lease::DEFAULT_SECONDS));
+    };
+    let seconds = text.trim().parse().ok().filter(|seconds| lease::SECONDS.contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(|| {
+        let (least, most) = lease::SECONDS.into_inner();
+        Problem::usage(format!("{LEASE_SECONDS} is a number of seconds from {least} to {most}, not `{text}`"))
+    })
+}
+
+/// What keeps other processes off the run as long as this one executes it. `lock` names what dies with this process.
+///
+/// # Errors
+/// If the environment asks for an impossible Lease.
+pub fn fence(
+    cluster: &cluster::Cluster,
+    file: &RunFile,
+    lock: Option<String>,
+    voice: &Arc<dyn Voice>,
+    cancel: &CancellationToken,
+) -> Result<Arc<Lease>, Problem> {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    // Runs of before there were Leases do not say where.
+    let namespace = if file.namespace.is_empty() { cluster.default_namespace() } else { &file.namespace };
+    let claim = lease::Claim {
+        run: file.run.clone(),
+        namespace: namespace.to_owned(),
+        who: format!("{host}-{}", std::process::id()),
+        lock,
+        duration: lease_duration()?,
+    };
+    Ok(Arc::new(Lease::new(cluster.clone(), claim, voice.clone(), cancel.clone())))
+}
+
 /// Makes the place of a new run.
 ///
 /// # Errors
@@ -378,7 +418,8 @@ pub fn execute(start: Start) -> Result<Ended, Problem> {
 pub fn execute_in(start: Start, branch: &str) -> Result<Ended, Problem> {
     let Start { mut script, runtime, cluster, journal, file, voice, cancel, yes, trial } = start;
     let resumed = !journal.is_empty();
-    let journal = Arc::new(journal);
+    let fence = fence(&cluster, &file, journal.lock_name(), &voice, &cancel)?;
+    let journal = Arc::new(journal.fenced(fence.clone()));
     let ledger = Arc::new(Ledger::from_facts(&journal.facts())?);
     let door = Door {
         cluster: cluster.clone(),
@@ -413,6 +454,7 @@ pub fn execute_in(start: Start, branch: &str) -> Result<Ended, Problem> {
     if let Err(problem) = journal.close() {
         tracing::debug!("{problem}");
     }
+    runtime.block_on(fence.release());
     let changed = journal.has_changed();
     drop(session);
     runtime.shutdown_background();

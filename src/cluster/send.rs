@@ -10,7 +10,7 @@ use super::pv::Pv;
 use super::pvc::Pvc;
 use super::{Error, Ledger, RUN, STEP, Vigils, known, text, uid, wait};
 use crate::journal::{Class, Journal, Permit, Phase, Precondition, StepId, Verb, Write};
-use crate::words::{Json, Kind, Problem};
+use crate::words::{Json, Kind, Problem, PvcRef};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -77,6 +77,7 @@ impl Door {
         mut seen: Option<Json>,
     ) -> Result<Json, Problem> {
         let mut write = plan;
+        let epoch = self.journal.epoch();
         let sent_before = self.journal.recorded(id).is_some_and(|step| step.sent > 0);
         if let Some(step) = self.journal.recorded(id) {
             match (step.phase, step.write) {
@@ -94,7 +95,9 @@ impl Door {
             if self.cancel.is_cancelled() {
                 return Err(wait::interrupted());
             }
-            let permit = self.journal.permit(id, op, &write)?;
+            let permit = self.journal.permit(id, op, &write).await?;
+            // It may be from before a pause in which another process did something.
+            seen = seen.filter(|_| self.journal.epoch() == epoch);
             match self.send(permit, &write, seen.take()).await {
                 Sent::Ok(object) => return self.conclude(id, op, &object),
                 Sent::Rejected(problem, again) => {
@@ -125,6 +128,20 @@ impl Door {
         Err(Problem::bug(format!("{write} was neither done nor refused")))
     }
 
+    /// Begins to watch that nobody uses a claim; an older watch over it ends.
+    ///
+    /// # Errors
+    /// `Voided` if a foreign pod uses it right now; a read that failed.
+    pub async fn watch_over(&self, claim: &PvcRef) -> Result<(), Problem> {
+        let epoch = self.journal.hold().await?;
+        self.vigils.begin(&self.cluster, self.journal.run(), claim, epoch).await
+    }
+
+    /// What the watch over a claim is worth. `None`: nobody watches. `Err`: why it is worth nothing.
+    pub fn vigil(&self, claim: &PvcRef) -> Option<Result<(), String>> {
+        self.vigils.state(claim, self.journal.epoch())
+    }
+
     fn conclude(&self, id: &StepId, op: &str, object: &Json) -> Result<Json, Problem> {
         self.journal.done(id, op, object.clone())?;
         Ok(object.clone())
@@ -148,20 +165,33 @@ impl Door {
             Err(problem) => return Sent::Rejected(problem, Again::No),
         };
         let doing = write.to_string();
-        let fresh = match self.gather(write, seen).await {
-            Ok(fresh) => fresh,
-            Err(problem) => return Sent::Rejected(problem, Again::No),
+        let mut seen = seen;
+        let fresh = loop {
+            let epoch = match self.journal.hold().await {
+                Ok(epoch) => epoch,
+                Err(problem) => return Sent::Rejected(problem, Again::No),
+            };
+            let fresh = match self.gather(write, seen.take()).await {
+                Ok(fresh) => fresh,
+                Err(problem) => return Sent::Rejected(problem, Again::No),
+            };
+            // What is gone needs no deletion; and no guard has seen what a request would meet.
+            if write.verb == Verb::Delete && fresh.target.is_none() {
+                return Sent::Ok(Json::Null);
+            }
+            if let Err(problem) = precondition(write, fresh.target.as_ref()) {
+                return Sent::Rejected(problem, Again::No);
+            }
+            if let Err(problem) = guard::admit(permit.run(), write, &self.ledger.books(), &fresh) {
+                return Sent::Rejected(problem.object(write.object()), Again::No);
+            }
+            // Right before it goes out: the run is still ours, and what the guards went by was read since that is known.
+            match self.journal.hold().await {
+                Ok(now) if now == epoch => break fresh,
+                Ok(_) => {}
+                Err(problem) => return Sent::Rejected(problem, Again::No),
+            }
         };
-        // What is gone needs no deletion; and no guard has seen what a request would meet.
-        if write.verb == Verb::Delete && fresh.target.is_none() {
-            return Sent::Ok(Json::Null);
-        }
-        if let Err(problem) = precondition(write, fresh.target.as_ref()) {
-            return Sent::Rejected(problem, Again::No);
-        }
-        if let Err(problem) = guard::admit(permit.run(), write, &self.ledger.books(), &fresh) {
-            return Sent::Rejected(problem.object(write.object()), Again::No);
-        }
         let version = fresh.target.as_ref().map(|target| text(target, "/metadata/resourceVersion")).unwrap_or_default();
         let (method, path, body, content_type) = request(&permit, write, version);
         let path = if write.verb == Verb::Create {
@@ -213,7 +243,7 @@ impl Door {
         if let Some(target) = &fresh.target {
             if needs.volume_of_claim && !Pvc(target).volume().is_empty() {
                 fresh.volume = cluster.find(&volumes, "", Pvc(target).volume()).await.map_err(look)?;
-                fresh.vigil = self.vigils.state(&Pvc(target).reference());
+                fresh.vigil = self.vigil(&Pvc(target).reference());
             }
             if needs.claim_of_volume
                 && let Some(claim) = Pv(target).claim()
@@ -407,13 +437,13 @@ mod tests {
     use super::*;
     use crate::cluster::{pv, pvc};
     use crate::journal::FileStore;
-    use crate::words::{PvcRef, RunId};
+    use crate::words::RunId;
 
-    fn permit(write: &Write) -> (tempfile::TempDir, Permit) {
+    async fn permit(write: &Write) -> (tempfile::TempDir, Permit) {
         let dir = tempfile::tempdir().unwrap();
         let journal =
             Journal::open(RunId::parse("0123abcd").unwrap(), Box::new(FileStore::open(dir.path()).unwrap())).unwrap();
-        let permit = journal.permit(&StepId::new("root/1.x"), "x", write).unwrap();
+        let permit = journal.permit(&StepId::new("root/1.x"), "x", write).await.unwrap();
         (dir, permit)
     }
 
@@ -422,8 +452,8 @@ mod tests {
             "spec": {"persistentVolumeReclaimPolicy": "Delete"}})
     }
 
-    #[test]
-    fn every_patch_and_delete_carries_uid_and_version() {
+    #[tokio::test]
+    async fn every_patch_and_delete_carries_uid_and_version() {
         let claim = json!({"metadata": {"name": "data", "namespace": "shop", "uid": "c1"}});
         let object = volume();
         for write in [
@@ -431,7 +461,7 @@ mod tests {
             pv::plan_policy(Pv(&object), "Delete", crate::journal::Class::Reversible),
             pv::plan_reserve(Pv(&object), &PvcRef::new("shop", "data")),
         ] {
-            let (_dir, permit) = permit(&write);
+            let (_dir, permit) = permit(&write).await;
             let (method, _, body, _) = request(&permit, &write, "7");
             assert_eq!(
                 (method, &body["metadata"]["uid"], &body["metadata"]["resourceVersion"]),
@@ -439,21 +469,21 @@ mod tests {
             );
         }
         let write = pvc::plan_delete(Pvc(&claim), crate::journal::Class::Swap);
-        let (_dir, permit) = permit(&write);
+        let (_dir, permit) = permit(&write).await;
         let (_, _, body, _) = request(&permit, &write, "9");
         assert_eq!(body["preconditions"], json!({"uid": "c1", "resourceVersion": "9"}));
         assert!(body.get("gracePeriodSeconds").is_none());
     }
 
-    #[test]
-    fn stamps_go_where_they_can_be_taken_off_again() {
+    #[tokio::test]
+    async fn stamps_go_where_they_can_be_taken_off_again() {
         let object = volume();
         let mark = pv::plan_retain(Pv(&object));
-        let (_dir, one) = permit(&mark);
+        let (_dir, one) = permit(&mark).await;
         let (_, _, body, _) = request(&one, &mark, "7");
         assert_eq!(body["metadata"]["annotations"][STEP], "root/1.x");
         let unmark = pv::plan_policy(Pv(&object), "Delete", crate::journal::Class::Reversible);
-        let (_dir, two) = permit(&unmark);
+        let (_dir, two) = permit(&unmark).await;
         let (_, _, body, _) = request(&two, &unmark, "7");
         assert_eq!(body["metadata"]["annotations"][STEP], Value::Null);
     }

@@ -27,6 +27,8 @@ pub struct Vigils {
 /// One watch over some claims of one namespace.
 #[derive(Clone, Debug)]
 pub struct Vigil {
+    /// The fence's epoch that it began in: in another one this process was held up meanwhile.
+    epoch: u64,
     state: Arc<Mutex<State>>,
     /// Dropping the last handle ends the watch.
     _guard: Arc<tokio_util::sync::DropGuard>,
@@ -42,12 +44,13 @@ struct State {
 
 impl Vigils {
     /// `None`: nobody watches. `Err`: why the watch is worth nothing.
-    pub fn state(&self, claim: &PvcRef) -> Option<Result<(), String>> {
+    pub fn state(&self, claim: &PvcRef, epoch: u64) -> Option<Result<(), String>> {
         let map = self.lock();
         let vigil = map.get(claim)?;
         let state = vigil.state.lock().unwrap_or_else(PoisonError::into_inner);
         Some(match &state.broken {
             Some(why) => Err(why.clone()),
+            None if vigil.epoch != epoch => Err("this process was held up: nobody watched meanwhile".into()),
             None if !state.live => Err("the watch of the pods is interrupted".into()),
             None => Ok(()),
         })
@@ -69,7 +72,7 @@ impl Vigils {
     ///
     /// # Errors
     /// `Voided` if a foreign pod uses the claim right now; a read that failed.
-    pub async fn begin(&self, cluster: &Cluster, run: &RunId, claim: &PvcRef) -> Result<(), Problem> {
+    pub async fn begin(&self, cluster: &Cluster, run: &RunId, claim: &PvcRef, epoch: u64) -> Result<(), Problem> {
         self.end(claim);
         let (pods, version) = cluster
             .list(&known("Pod"), &claim.namespace, &[])
@@ -85,7 +88,7 @@ impl Vigils {
         }
         let state = Arc::new(Mutex::new(State { broken: None, user: None, live: true }));
         let ended = tokio_util::sync::CancellationToken::new();
-        let vigil = Vigil { state: state.clone(), _guard: Arc::new(ended.clone().drop_guard()) };
+        let vigil = Vigil { epoch, state: state.clone(), _guard: Arc::new(ended.clone().drop_guard()) };
         let (cluster, run, claim_) = (cluster.clone(), run.clone(), claim.clone());
         tokio::spawn(async move {
             tokio::select! {

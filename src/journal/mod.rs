@@ -11,8 +11,8 @@
 //! fn one_sending(permit: pvmigrate::journal::Permit) -> String {
 //!     permit.step().to_string()
 //! }
-//! fn twice(journal: &pvmigrate::journal::Journal, id: &pvmigrate::journal::StepId, write: &pvmigrate::journal::Write) {
-//!     let permit = journal.permit(id, "set_retain", write).expect("the state directory is writable");
+//! async fn twice(journal: &pvmigrate::journal::Journal, id: &pvmigrate::journal::StepId, write: &pvmigrate::journal::Write) {
+//!     let permit = journal.permit(id, "set_retain", write).await.expect("the state directory is writable");
 //!     one_sending(permit);
 //! }
 //! ```
@@ -20,8 +20,8 @@
 //! fn one_sending(permit: pvmigrate::journal::Permit) -> String {
 //!     permit.step().to_string()
 //! }
-//! fn twice(journal: &pvmigrate::journal::Journal, id: &pvmigrate::journal::StepId, write: &pvmigrate::journal::Write) {
-//!     let permit = journal.permit(id, "set_retain", write).expect("the state directory is writable");
+//! async fn twice(journal: &pvmigrate::journal::Journal, id: &pvmigrate::journal::StepId, write: &pvmigrate::journal::Write) {
+//!     let permit = journal.permit(id, "set_retain", write).await.expect("the state directory is writable");
 //!     one_sending(permit);
 //!     one_sending(permit);
 //! }
@@ -37,6 +37,7 @@
 //! ```
 
 mod event;
+mod fence;
 mod part;
 mod run;
 mod state;
@@ -44,6 +45,7 @@ mod store;
 mod write;
 
 pub use event::{Event, StepId, T, VERSION};
+pub use fence::{Answer, Fence};
 pub use part::{Back, ROLLBACK, Standing, ends, is_of_rollback, standing, whole_step};
 pub use run::{RunFile, RunListing, RunStatus, Runs, Source, safe};
 pub use state::{Illegal, Phase, State, Step};
@@ -51,7 +53,7 @@ pub use store::{FileStore, Store};
 pub use write::{Class, Gvk, Precondition, Verb, Write};
 
 use crate::words::{Json, Kind, Problem, RunId, clock::Clock};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Results above this many bytes go to a blob file of their own; the record then holds its hash.
 const BLOB_BYTES: usize = 16 << 10;
@@ -97,6 +99,7 @@ pub enum Replay {
 pub struct Journal {
     run: RunId,
     store: Box<dyn Store>,
+    fence: Option<Arc<dyn Fence>>,
     inner: Mutex<Inner>,
 }
 
@@ -120,7 +123,40 @@ impl Journal {
             next_n += 1;
         }
         let state = State::fold(events).map_err(|illegal| corrupt(&illegal.to_string()))?;
-        Ok(Journal { run, store, inner: Mutex::new(Inner { state, next_n }) })
+        Ok(Journal { run, store, fence: None, inner: Mutex::new(Inner { state, next_n }) })
+    }
+
+    /// From now on no write is permitted but inside of this fence.
+    #[must_use]
+    pub fn fenced(mut self, fence: Arc<dyn Fence>) -> Self {
+        self.fence = Some(fence);
+        self
+    }
+
+    pub fn fence(&self) -> Option<&Arc<dyn Fence>> {
+        self.fence.as_ref()
+    }
+
+    /// Makes sure that nobody else executes the run, and returns the fence's epoch: what was read in another one may be
+    /// old.
+    ///
+    /// # Errors
+    /// Why nothing may be sent. It ends the run, which can be resumed.
+    pub async fn hold(&self) -> Result<u64, Problem> {
+        match &self.fence {
+            Some(fence) => fence.hold().await.map_err(Problem::fatal),
+            None => Ok(0),
+        }
+    }
+
+    /// The epoch without asking anybody.
+    pub fn epoch(&self) -> u64 {
+        self.fence.as_ref().map_or(0, |fence| fence.epoch())
+    }
+
+    /// What tells the place of this journal apart from any other, if only one process at a time can have it.
+    pub fn lock_name(&self) -> Option<String> {
+        self.store.lock_name()
     }
 
     pub fn run(&self) -> &RunId {
@@ -259,11 +295,12 @@ impl Journal {
         self.append(Event { sig: sig.into(), at: at.into(), ..Event::new(T::Start, id, op) }, false)
     }
 
-    /// Records a write durably and permits one sending of it.
+    /// Records a write durably and permits one sending of it, if the run is ours.
     ///
     /// # Errors
-    /// If the record cannot be made durable: then nothing may be sent.
-    pub fn permit(&self, id: &StepId, op: &str, write: &Write) -> Result<Permit, Problem> {
+    /// If the fence does not hold, or the record cannot be made durable: then nothing may be sent.
+    pub async fn permit(&self, id: &StepId, op: &str, write: &Write) -> Result<Permit, Problem> {
+        self.hold().await?;
         let event = Event { sig: write.digest(), write: Some(write.clone()), ..Event::new(T::Start, id, op) };
         self.append(event, true)?;
         Ok(Permit { run: self.run.clone(), step: id.clone(), digest: write.digest() })

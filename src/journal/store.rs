@@ -21,6 +21,11 @@ pub trait Store: Send + Sync {
     /// Keeps a large result, durably, and returns its name.
     fn put_blob(&self, text: &str) -> Result<String, Problem>;
     fn get_blob(&self, name: &str) -> Result<Json, Problem>;
+    /// What names the lock on this place, if there is one that dies with its process: whoever has a lock of the same name
+    /// knows that the process before is dead.
+    fn lock_name(&self) -> Option<String> {
+        None
+    }
     /// This process adds nothing more: what still waits is written.
     fn close(&self) -> Result<(), Problem> {
         Ok(())
@@ -35,7 +40,7 @@ pub struct FileStore {
     /// A record could not be written: the next one would stand behind what nobody can read.
     broken: AtomicBool,
     /// Held as long as the store lives: the second process gets an error.
-    _lock: File,
+    lock: File,
 }
 
 impl FileStore {
@@ -60,7 +65,7 @@ impl FileStore {
             .map_err(|e| unusable(dir, &e))?;
         // The names of new files are durable only with their directory.
         File::open(dir).and_then(|d| d.sync_all()).map_err(|e| unusable(dir, &e))?;
-        Ok(FileStore { dir: dir.to_owned(), file: Mutex::new(file), _lock: lock, broken: AtomicBool::new(false) })
+        Ok(FileStore { dir: dir.to_owned(), file: Mutex::new(file), lock, broken: AtomicBool::new(false) })
     }
 }
 
@@ -92,6 +97,14 @@ impl Store for FileStore {
             Problem::local("the journal cannot be written", &e)
                 .hint(format!("free space or permissions in {}, then resume", self.dir.display()))
         })
+    }
+
+    fn lock_name(&self) -> Option<String> {
+        use std::os::unix::fs::MetadataExt;
+        // The file itself, on this very machine since it started: a copy of the directory is another one.
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let file = self.lock.metadata().ok()?;
+        Some(format!("{}:{}:{}", boot.trim(), file.dev(), file.ino()))
     }
 
     fn put_blob(&self, text: &str) -> Result<String, Problem> {

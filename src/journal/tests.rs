@@ -42,14 +42,14 @@ fn id(text: &str) -> StepId {
     StepId::new(text)
 }
 
-#[test]
-fn a_step_is_fresh_then_in_flight_then_done() {
+#[tokio::test]
+async fn a_step_is_fresh_then_in_flight_then_done() {
     let dir = tempfile::tempdir().unwrap();
     {
         let journal = journal_in(dir.path()).unwrap();
         assert_eq!(journal.replay(&id("root/1"), "set_retain", "s", "a:1:1"), Ok(Replay::Fresh));
         journal.begin(&id("root/1"), "set_retain", "s", "a:1:1").unwrap();
-        let permit = journal.permit(&id("root/1.retain"), "retain", &retain()).unwrap();
+        let permit = journal.permit(&id("root/1.retain"), "retain", &retain()).await.unwrap();
         assert!(permit.covers(&retain()));
         let other = Write { name: "pv-2".into(), ..retain() };
         assert!(!permit.covers(&other));

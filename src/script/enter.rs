@@ -138,8 +138,10 @@ pub fn step(
         }
         // Not a result of the step: it will be taken again.
         Err(problem) if problem.kind == Kind::Interrupted => Err(fatal(problem)),
-        // The local disk or ourselves: no script can do anything about it.
-        Err(problem) if matches!(problem.kind, Kind::Local | Kind::Bug | Kind::Diverged) => Err(fatal(problem)),
+        // The local disk, ourselves, or another process that has the run: no script can do anything about it.
+        Err(problem) if problem.fatal || matches!(problem.kind, Kind::Local | Kind::Bug | Kind::Diverged) => {
+            Err(fatal(problem))
+        }
         Err(problem) => {
             journal.fail(id, op, sig, at, &problem).map_err(fatal)?;
             Err(errors::throw(&problem, position))

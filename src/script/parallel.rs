@@ -89,8 +89,9 @@ fn fan_out(
         return Ok(Json::Array(done));
     }
     // What ends a run goes before what one item met.
-    let graver =
-        |problem: &Problem| matches!(problem.kind, Kind::Interrupted | Kind::Diverged | Kind::Local | Kind::Bug);
+    let graver = |problem: &Problem| {
+        problem.fatal || matches!(problem.kind, Kind::Interrupted | Kind::Diverged | Kind::Local | Kind::Bug)
+    };
     let first = problems.iter().position(graver).unwrap_or(0);
     if problems.is_empty() {
         return Err(wait::interrupted());

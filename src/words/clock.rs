@@ -12,6 +12,11 @@ impl Clock {
         jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
     }
 
+    /// The same with microseconds, as Leases want it.
+    pub fn stamp_micro(self) -> String {
+        jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+    }
+
     /// Wall time: what the lab's cluster takes for its own.
     pub fn now(self) -> jiff::Timestamp {
         jiff::Timestamp::now()
@@ -31,6 +36,13 @@ impl Clock {
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     pub fn monotonic(self) -> Instant {
         Instant::now()
+    }
+
+    /// Time since the machine started. Unlike monotonic time it goes on while the machine sleeps: whoever wakes up sees
+    /// for how long he was away.
+    pub fn since_boot(self) -> Duration {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
     }
 
     pub fn deadline(self, timeout: Duration) -> Deadline {

@@ -73,6 +73,9 @@ pub struct Problem {
     /// True if everything is as it was found: a resumed run begins this part anew instead of repeating its end.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub restart: bool,
+    /// True if the run cannot go on, whatever its script does: no `catch` sees it, and it is no step's result.
+    #[serde(skip)]
+    pub fatal: bool,
     /// What to type or to do next, one line each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hints: Vec<String>,
@@ -104,6 +107,7 @@ impl Problem {
             code: None,
             retryable: false,
             restart: false,
+            fatal: false,
             hints: Vec::new(),
             source: Vec::new(),
             place: None,
@@ -143,6 +147,11 @@ impl Problem {
 
     pub fn retryable(mut self) -> Self {
         self.retryable = true;
+        self
+    }
+
+    pub fn fatal(mut self) -> Self {
+        self.fatal = true;
         self
     }
 

@@ -263,7 +263,7 @@ async fn run_copy_pod(step: Step, args: Args) -> Result<Json, Problem> {
             step.fact(Fact::Voided { source: Pv(&volume).name().to_owned(), why: "another final pass".into() })?;
         }
         let timeout = args.option_int("timeout_s").and_then(|s| u64::try_from(s).ok()).unwrap_or(300);
-        step.guarding(door.vigils.begin(step.cluster(), step.run(), &source)).await?;
+        step.guarding(door.watch_over(&source)).await?;
         let clean = run::nodes_are_clean(&door, &source, &volume, Duration::from_secs(timeout));
         let clean = step.guarding(clean).await?;
         plan.node = place_last(&step, claim, asked, clean).await?;
@@ -307,7 +307,7 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
     let unwatched = watches && door.journal.recorded(&step.id.part("create-1")).is_some();
     if watches {
         let volume = step.guarding(volume_of(&step, args.json(0))).await?;
-        step.guarding(door.vigils.begin(step.cluster(), step.run(), &source)).await?;
+        step.guarding(door.watch_over(&source)).await?;
         step.guarding(run::nodes_are_clean(&door, &source, &volume, Duration::from_secs(300))).await?;
     }
     let volumes = match last {
@@ -331,7 +331,7 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
         return Err(not_watched(&source, "the comparison began before this process did"));
     }
     if let Some((from, to)) = volumes {
-        match door.vigils.state(&source) {
+        match door.vigil(&source) {
             Some(Ok(())) => {}
             Some(Err(why)) => return Err(not_watched(&source, &why)),
             None => return Err(not_watched(&source, "nobody has watched since the final pass")),

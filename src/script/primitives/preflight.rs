@@ -214,6 +214,13 @@ async fn missing_rights(step: &Step, args: &Args, units: &[Unit]) -> Result<Vec<
             }
         }
     }
+    // What keeps other processes off the run is kept in a namespace of its own, and concerns every unit.
+    if let Some(fence) = step.session.door.journal.fence() {
+        for verb in ["get", "create", "update", "delete"] {
+            let right = (verb, "coordination.k8s.io", "leases");
+            ask(step, right, &[fence.namespace()], units, &mut missing).await?;
+        }
+    }
     Ok(missing)
 }
 
@@ -268,7 +275,9 @@ async fn ask(
         if !namespace.is_empty() {
             asked += &format!(" -n {namespace}");
         }
-        for unit in units.iter().filter(|unit| namespace.is_empty() || unit.namespace == namespace) {
+        // Leases are in a namespace of their own.
+        let concerns = |unit: &&Unit| resource == "leases" || namespace.is_empty() || unit.namespace == namespace;
+        for unit in units.iter().filter(concerns) {
             missing.push(Refusal {
                 unit: unit.key.clone(),
                 object: format!("{verb} {full}"),

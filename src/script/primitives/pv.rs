@@ -457,7 +457,7 @@ async fn discard(step: &Step, name: &PvcRef, source: &str, target: &str) -> Resu
             .hint("discard_new_data is for going back to the volume from before"));
     }
     let (from, to) = (step.get("PersistentVolume", "", source).await?, step.get("PersistentVolume", "", target).await?);
-    step.guarding(door.vigils.begin(step.cluster(), step.run(), name)).await?;
+    step.guarding(door.watch_over(name)).await?;
     step.guarding(crate::copy::run::nodes_are_clean(door, name, &from, Duration::from_secs(300))).await?;
     step.fact(Fact::Verified {
         claim: name.clone(),
@@ -484,7 +484,7 @@ fn trusted(step: &Step, name: &PvcRef, source: &str, target: &str) -> Result<(),
         Some(verified) if verified.target != target => return voided("another target was verified"),
         Some(_) => {}
     }
-    match door.vigils.state(name) {
+    match door.vigil(name) {
         Some(Ok(())) => Ok(()),
         Some(Err(why)) => voided(&why),
         None => voided("nobody has watched since the final pass"),

@@ -282,12 +282,13 @@ cluster_test!(a_right_taken_away_meanwhile_is_named_and_the_run_resumed_with_it,
     let deletes = |resource: &str| json!({"apiGroups": [""], "resources": [resource], "verbs": ["delete"]});
     let most =
         json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch", "create", "patch", "update"]});
-    let rules = json!([most, deletes("pods"), deletes("persistentvolumeclaims")]);
+    let leases = json!({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["delete"]});
+    let rules = json!([most, leases, deletes("pods"), deletes("persistentvolumeclaims")]);
     let user = w.limited_user(rules).await;
     let role = user.file_stem().expect("it is a file").to_string_lossy().into_owned();
     let mut run = w.pvmigrate(&shop.args(&[])).kubeconfig(&user).start();
     freeze_at(&mut run, |event| is(event, "done", ".stop")).await;
-    w.patch("ClusterRole", &role, json!({"rules": [most, deletes("pods")]})).await;
+    w.patch("ClusterRole", &role, json!({"rules": [most, leases, deletes("pods")]})).await;
     let may = async || w.kubectl(&user, &["auth", "can-i", "delete", "persistentvolumeclaims"]).await;
     w.until("the right to be gone", LONG, async || (!may().await).then_some(())).await;
     thaw(&run);

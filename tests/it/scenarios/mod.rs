@@ -6,6 +6,7 @@ mod examples;
 mod faults;
 mod guards;
 mod kept;
+mod leases;
 mod moves;
 mod options;
 mod originals;

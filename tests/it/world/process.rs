@@ -130,7 +130,8 @@ impl Pvmigrate<'_> {
 
     pub fn start(self) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pvmigrate"));
-        command.arg("--kubeconfig").arg(&self.kubeconfig).arg("--state-dir").arg(&self.state_dir).args(&self.args);
+        command.arg("--kubeconfig").arg(&self.kubeconfig).arg("--state-dir").arg(&self.state_dir);
+        command.args(["--run-namespace", &self.world.ns]).args(&self.args);
         for (key, _) in std::env::vars_os() {
             let name = key.to_string_lossy();
             if name.starts_with("PVMIGRATE_") || name == "KUBECONFIG" || name == "HOME" || name.starts_with("XDG_") {
