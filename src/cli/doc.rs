@@ -3,27 +3,32 @@
 use super::{Failure, Global, Output, ui};
 use crate::repl::help::{self, right};
 use crate::script::primitives::{self, CONTROLS};
+use crate::trial::words::{self, WORDS};
 use crate::words::{Problem, names};
 use serde_json::json;
 
 /// Print what scripts can do: all primitives, or one in full
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Name of a primitive
+    /// Name of a primitive, or of a word of tests
     #[arg(value_name = "NAME")]
     name: Option<String>,
     /// The whole reference as Markdown
     #[arg(long, conflicts_with = "name")]
     markdown: bool,
+    /// The words that only tests have, instead of the primitives
+    #[arg(long, conflicts_with = "name")]
+    tests: bool,
 }
 
 pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
     if args.markdown {
-        ui::print(markdown().trim_end());
+        ui::print(if args.tests { words_markdown() } else { markdown() }.trim_end());
         return Ok(());
     }
     match &args.name {
         Some(name) => one(global, name),
+        None if args.tests => tests(global),
         None => all(global),
     }
 }
@@ -45,6 +50,25 @@ fn all(global: &Global) -> Result<(), Failure> {
     Ok(())
 }
 
+fn tests(global: &Global) -> Result<(), Failure> {
+    let rows: Vec<_> = WORDS.iter().map(|word| {
+        json!({"name": word.name, "what": first(word.doc), "signature": word.signature, "example": word.example})
+    }).collect();
+    if global.output == Output::Json {
+        ui::print_json(&json!(rows));
+    } else {
+        ui::print_table(&rows, &["name", "what"]);
+        ui::talk("more of one: pvmigrate doc NAME · how to write tests: docs/testing.md");
+    }
+    Ok(())
+}
+
+/// The first sentence.
+fn first(doc: &str) -> &str {
+    let line = doc.lines().next().unwrap_or_default();
+    line.split_once(". ").map_or(line, |(sentence, _)| sentence).trim_end_matches('.')
+}
+
 fn one(global: &Global, name: &str) -> Result<(), Failure> {
     if let Some(p) = primitives::find(name)
         && global.output == Output::Json
@@ -64,15 +88,40 @@ fn one(global: &Global, name: &str) -> Result<(), Failure> {
         );
         return Ok(());
     }
+    if let Some(word) = words::find(name) {
+        if global.output == Output::Json {
+            let words::Word { name, signature, doc, example } = word;
+            ui::print_json(
+                &json!({"name": name, "signature": signature, "doc": doc, "effect": "tests", "example": example}),
+            );
+        } else {
+            let example = word.example.replace('\n', "\n  ");
+            ui::print(&format!("{}\n\n{}\n\nA word of tests. Example:\n  {example}", word.signature, word.doc));
+        }
+        return Ok(());
+    }
     let Some(text) = help::primitive(name) else {
         let mut problem = Problem::usage(format!("there is no primitive `{}`", names::plain(name)));
-        if let Some(word) = names::did_you_mean(name, primitives::names()) {
+        if let Some(word) = names::did_you_mean(name, primitives::names().chain(WORDS.iter().map(|word| word.name))) {
             problem = problem.hint(format!("did you mean `{word}`?"));
         }
         return Err(problem.hint("pvmigrate doc lists them all").into());
     };
     ui::print(text.trim_end());
     Ok(())
+}
+
+/// The second half of docs/testing.md
+fn words_markdown() -> String {
+    let mut text = String::new();
+    for word in WORDS {
+        let doc = word.doc.replace('\n', "\n\n");
+        text.push_str(&format!(
+            "### {}\n\n`{}`\n\n{doc}\n\n```rhai\n{}\n```\n\n",
+            word.name, word.signature, word.example
+        ));
+    }
+    text
 }
 
 /// docs/primitives.md

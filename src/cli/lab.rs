@@ -188,7 +188,11 @@ fn sweep(all: &Path) {
     }
 }
 
-fn read(path: &Path) -> Result<Scenario, Problem> {
+/// Reads a scenario's file.
+///
+/// # Errors
+/// If it cannot be read, or is none.
+pub fn read(path: &Path) -> Result<Scenario, Problem> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| Problem::usage(format!("the scenario {} cannot be read", path.display())).because(&e))?;
     Scenario::parse(&path.display().to_string(), &text).map_err(|e| Problem::usage("the scenario is wrong").because(&e))
@@ -200,14 +204,22 @@ fn fill(lab: &Lab, scenario: &Scenario) -> Result<(), Problem> {
     Ok(())
 }
 
-fn open(dir: &Path, keep: bool) -> Result<Lab, Problem> {
+/// What runs in the pods of labs: this program.
+///
+/// # Errors
+/// If it cannot be found.
+pub fn images() -> Result<Images, Problem> {
     let program =
         std::env::current_exe().map_err(|e| Problem::local("the path of this program cannot be found", &e))?;
     let image = Image { programs: vec![("pvmigrate".into(), program)] };
     let names = ["pvmigrate/agent*", "docker.io/pvmigrate/agent*"];
     let by_name: BTreeMap<String, Image> = names.iter().map(|name| ((*name).to_owned(), image.clone())).collect();
+    Ok(Images { by_name })
+}
+
+fn open(dir: &Path, keep: bool) -> Result<Lab, Problem> {
     let seed = uuid::Uuid::new_v4().as_u64_pair().0;
-    let options = Options { dir: dir.to_owned(), images: Images { by_name }, shared: Vec::new(), seed, keep };
+    let options = Options { dir: dir.to_owned(), images: images()?, shared: Vec::new(), seed, keep };
     Lab::open(options).map_err(|error| {
         let hint = match &error {
             Unusable::Foreign(_) => "name an empty or a new directory with --dir",

@@ -21,6 +21,7 @@ mod runs;
 mod scripts;
 mod session;
 mod show;
+mod test;
 mod ui;
 
 use crate::words::{Kind, Problem};
@@ -104,6 +105,7 @@ pub enum Command {
     Resume(resume::Args),
     Runs(runs::Args),
     Rollback(rollback::Args),
+    Test(test::Args),
     Cleanup(cleanup::Args),
     Check(check::Args),
     Scripts(scripts::Args),
@@ -134,6 +136,7 @@ pub fn main() -> u8 {
         Command::Resume(args) => resume::main(&global, &args),
         Command::Runs(args) => runs::main(&global, args),
         Command::Rollback(args) => rollback::main(&global, &args),
+        Command::Test(args) => test::main(&global, &args),
         Command::Cleanup(args) => cleanup::main(&global, &args),
         Command::Check(args) => check::main(&args),
         Command::Scripts(args) => scripts::main(&global, &args),

@@ -48,6 +48,21 @@ pub fn on_signals(global: &Global, runtime: &tokio::runtime::Runtime, cancel: &C
     });
 }
 
+/// Ctrl-C or SIGTERM where nothing is at stake: what runs is ended, and what was made is removed. Again: at once.
+pub fn on_interrupt(runtime: &tokio::runtime::Runtime, cancel: &CancellationToken) {
+    let cancel = cancel.clone();
+    runtime.spawn(async move {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+            return;
+        };
+        tokio::select! { _ = int.recv() => {} _ = term.recv() => {} }
+        cancel.cancel();
+        tokio::select! { _ = int.recv() => {} _ = term.recv() => {} }
+        ui::leave(130);
+    });
+}
+
 /// What the first signal is answered with.
 pub fn stopping(global: &Global) -> &'static str {
     match global.lab {

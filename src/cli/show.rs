@@ -1,7 +1,7 @@
 //! `pvmigrate show NAME`
 
 use super::{Failure, ui};
-use crate::script::resolver::{STDLIB, STOCK};
+use crate::script::resolver::{STDLIB, STOCK, TESTS};
 use crate::words::{Problem, names};
 
 /// Print the text of a stock script or of a module of the stdlib
@@ -13,7 +13,7 @@ pub struct Args {
 }
 
 pub fn main(args: &Args) -> Result<(), Failure> {
-    let all = || STOCK.iter().chain(STDLIB);
+    let all = || STOCK.iter().chain(TESTS).chain(STDLIB);
     match all().find(|(name, _)| *name == args.name) {
         Some((_, text)) => {
             ui::print(text.trim_end());

@@ -123,10 +123,13 @@ pub fn log(verbose: bool) {
 
 /// The voice of a run: bars on a terminal, plain lines elsewhere.
 pub fn voice(global: &Global) -> Arc<dyn Voice> {
-    let fancy = std::io::stderr().is_terminal()
+    Arc::new(Screen { output: global.output, fancy: is_fancy(), bars: Mutex::default() })
+}
+
+fn is_fancy() -> bool {
+    std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none()
-        && std::env::var("TERM").as_deref() != Ok("dumb");
-    Arc::new(Screen { output: global.output, fancy, bars: Mutex::default() })
+        && std::env::var("TERM").as_deref() != Ok("dumb")
 }
 
 struct Screen {
@@ -223,6 +226,56 @@ impl Voice for Screen {
         match read {
             Ok(_) => Some(matches!(answer.trim(), "y" | "Y" | "yes" | "Yes")),
             Err(_) => None,
+        }
+    }
+}
+
+/// How many of so many are over: a bar on a terminal, a line now and then elsewhere.
+pub struct Counter {
+    total: usize,
+    bar: Option<ProgressBar>,
+    seen: Mutex<Seen>,
+}
+
+struct Seen {
+    over: usize,
+    failed: usize,
+    due: crate::words::clock::Deadline,
+}
+
+impl Counter {
+    pub fn new(total: usize) -> Counter {
+        let bar = is_fancy().then(bar);
+        if let Some(bar) = &bar {
+            bar.set_length(total as u64);
+            bar.set_prefix("cases");
+        }
+        let due = crate::words::clock::Clock.deadline(LINE_EVERY);
+        Counter { total, bar, seen: Mutex::new(Seen { over: 0, failed: 0, due }) }
+    }
+
+    /// One more is over.
+    pub fn one(&self, is_good: bool) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.over += 1;
+        seen.failed += usize::from(!is_good);
+        let text = format!("{} of {}, {} failed", seen.over, self.total, seen.failed);
+        match &self.bar {
+            Some(bar) => {
+                bar.set_position(seen.over as u64);
+                bar.set_message(text);
+            }
+            None if seen.due.passed() => {
+                seen.due = crate::words::clock::Clock.deadline(LINE_EVERY);
+                talk(&text);
+            }
+            None => {}
+        }
+    }
+
+    pub fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
         }
     }
 }

@@ -21,6 +21,9 @@ pub const SHOP: &str = include_str!("../../tests/scenarios/shop.yaml");
 /// What makes a trial worth looking at: bulk data and a writer.
 pub const BULK: &str = include_str!("../../tests/scenarios/bulk.yaml");
 
+/// The smallest that has everything: one claim, one workload that writes to it.
+pub const SMALL: &str = include_str!("../../tests/scenarios/crash.yaml");
+
 /// Documents that were read and checked.
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -86,6 +89,15 @@ impl Scenario {
     pub fn shop(with_bulk: bool) -> Scenario {
         let text = if with_bulk { format!("{SHOP}\n---\n{BULK}") } else { SHOP.to_owned() };
         Scenario::parse("shop", &text).expect("the example is tested")
+    }
+
+    /// One of those that need no file, for tests: `shop` or `small`.
+    pub fn stock(name: &str) -> Option<Scenario> {
+        match name {
+            "shop" => Some(Scenario::shop(false)),
+            "small" => Some(Scenario::parse("small", SMALL).expect("the example is tested")),
+            _ => None,
+        }
     }
 
     /// Puts it into a lab that is at work. Two nodes are made if the scenario has none.
@@ -247,6 +259,7 @@ mod tests {
 
     #[test]
     fn the_examples_are_right() {
+        assert!(Scenario::stock("small").is_some() && Scenario::stock("none").is_none());
         assert!(Scenario::shop(true).documents.len() > Scenario::shop(false).documents.len());
     }
 }

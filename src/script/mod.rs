@@ -69,8 +69,23 @@ impl Script {
     }
 
     fn compile(name: &str, text: &str, sources: Sources, cancel: &CancellationToken) -> Result<Self, Vec<Problem>> {
+        Self::with_words(name, text, sources, cancel, |_| {})
+    }
+
+    /// Compiles a text that may use more words than scripts have: a test.
+    ///
+    /// # Errors
+    /// As [`Script::load`].
+    pub fn with_words(
+        name: &str,
+        text: &str,
+        sources: Sources,
+        cancel: &CancellationToken,
+        words: impl FnOnce(&mut Engine),
+    ) -> Result<Self, Vec<Problem>> {
         let sources = Arc::new(sources);
-        let engine = engine::new(sources.clone(), cancel);
+        let mut engine = engine::new(sources.clone(), cancel);
+        words(&mut engine);
         let ast = resolver::compile(&engine, name, text).map_err(|problem| vec![problem])?;
         let options = args::read(&ast, name).map_err(|problem| vec![problem])?;
         let faults = check::check(&engine, &sources, name, &ast);
@@ -100,21 +115,12 @@ impl Script {
     }
 }
 
-/// Runs a tree and returns its value as JSON.
-///
-/// # Errors
-/// As [`value`].
-pub fn evaluate(engine: &Engine, scope: &mut Scope<'_>, ast: &AST, name: &str) -> Result<Json, Problem> {
-    value(engine, scope, ast, name).map(|value| view::to_json(&value).unwrap_or(Json::Null))
-}
-
-/// Runs a tree; a panic of ours becomes a problem, with the journal intact.
+/// Runs something of the engine's; a panic of ours becomes a problem, with the journal intact.
 ///
 /// # Errors
 /// What ended it, with the place in the script.
-pub fn value(engine: &Engine, scope: &mut Scope<'_>, ast: &AST, name: &str) -> Result<rhai::Dynamic, Problem> {
-    let run = std::panic::AssertUnwindSafe(|| engine.eval_ast_with_scope::<rhai::Dynamic>(scope, ast));
-    match std::panic::catch_unwind(run) {
+pub fn caught<T>(name: &str, run: impl FnOnce() -> Result<T, Box<rhai::EvalAltResult>>) -> Result<T, Problem> {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(error)) => Err(errors::problem(&error, name)),
         Err(panic) => {
@@ -123,6 +129,22 @@ pub fn value(engine: &Engine, scope: &mut Scope<'_>, ast: &AST, name: &str) -> R
             Err(Problem::bug(format!("the script's thread panicked: {}", text.unwrap_or("no message"))))
         }
     }
+}
+
+/// Runs a tree and returns its value as JSON.
+///
+/// # Errors
+/// As [`value`].
+pub fn evaluate(engine: &Engine, scope: &mut Scope<'_>, ast: &AST, name: &str) -> Result<Json, Problem> {
+    value(engine, scope, ast, name).map(|value| view::to_json(&value).unwrap_or(Json::Null))
+}
+
+/// Runs a tree.
+///
+/// # Errors
+/// What ended it, with the place in the script.
+pub fn value(engine: &Engine, scope: &mut Scope<'_>, ast: &AST, name: &str) -> Result<rhai::Dynamic, Problem> {
+    caught(name, || engine.eval_ast_with_scope::<rhai::Dynamic>(scope, ast))
 }
 
 #[cfg(test)]

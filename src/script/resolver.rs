@@ -26,6 +26,9 @@ pub const STDLIB: &[(&str, &str)] = &[
 /// The embedded stock scripts.
 pub const STOCK: &[(&str, &str)] = &[("sc-migrate", include_str!("../../scripts/sc-migrate.rhai"))];
 
+/// The tests of the stock scripts.
+pub const TESTS: &[(&str, &str)] = &[("sc-migrate_test", include_str!("../../scripts/sc-migrate_test.rhai"))];
+
 /// The sources of one run.
 pub struct Sources {
     /// The folder of the script; `None` for stock scripts and for what was stored.

@@ -61,15 +61,44 @@ impl How {
         }
     }
 
+    /// The way of this word.
+    pub fn find(word: &str) -> Option<How> {
+        How::ALL.into_iter().find(|how| how.word() == word)
+    }
+
     pub fn kills(self) -> bool {
         !matches!(self, How::SentAndLost | How::AnswerLost)
+    }
+}
+
+/// At which write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Point {
+    /// The one of this number, from 0.
+    Number(usize),
+    /// The first of this [`Effect::line`].
+    Line(String),
+    /// The first that is described so: `delete PersistentVolumeClaim shop/data`, or the beginning of it.
+    Words(String),
+}
+
+impl Point {
+    fn is(&self, number: usize, effect: &Effect) -> bool {
+        match self {
+            Point::Number(wanted) => *wanted == number,
+            Point::Line(line) => *line == effect.line(),
+            Point::Words(words) => {
+                let described = effect.described();
+                described.strip_prefix(&words[..]).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+            }
+        }
     }
 }
 
 /// Shared by the two outsides of one run.
 #[derive(Debug)]
 pub struct Doom {
-    at: Option<(usize, How)>,
+    at: Option<(Point, How)>,
     state: Mutex<Met>,
     fired: AtomicBool,
     dead: AtomicBool,
@@ -98,22 +127,34 @@ struct Met {
 }
 
 impl Doom {
-    pub fn none() -> Arc<Doom> {
-        Arc::new(Doom {
-            at: None,
-            state: Mutex::default(),
-            fired: AtomicBool::new(false),
-            dead: AtomicBool::new(false),
-        })
+    fn new(at: Option<(Point, How)>) -> Arc<Doom> {
+        Arc::new(Doom { at, state: Mutex::default(), fired: AtomicBool::new(false), dead: AtomicBool::new(false) })
     }
 
+    /// Nothing happens.
+    pub fn none() -> Arc<Doom> {
+        Doom::new(None)
+    }
+
+    /// At the write of this number, from 0.
     pub fn at(point: usize, how: How) -> Arc<Doom> {
-        Arc::new(Doom {
-            at: Some((point, how)),
-            state: Mutex::default(),
-            fired: AtomicBool::new(false),
-            dead: AtomicBool::new(false),
-        })
+        Doom::new(Some((Point::Number(point), how)))
+    }
+
+    /// At the write of this [`Effect::line`], whenever it comes: with parallel branches the order differs.
+    pub fn at_write(line: &str, how: How) -> Arc<Doom> {
+        Doom::new(Some((Point::Line(line.to_owned()), how)))
+    }
+
+    /// At the first write that is [described](Effect::described) so, or begins so.
+    pub fn at_words(words: &str, how: How) -> Arc<Doom> {
+        Doom::new(Some((Point::Words(words.to_owned()), how)))
+    }
+
+    /// Death at once, whatever comes.
+    pub fn die(&self) {
+        self.fired.store(true, Ordering::SeqCst);
+        self.dead.store(true, Ordering::SeqCst);
     }
 
     pub fn has_fired(&self) -> bool {
@@ -140,7 +181,7 @@ impl Doom {
     }
 
     fn how(&self) -> Option<How> {
-        self.at.map(|(_, how)| how)
+        self.at.as_ref().map(|(_, how)| *how)
     }
 
     /// A write is about to be noted: whether it is the doomed one.
@@ -150,8 +191,9 @@ impl Doom {
             met.places.insert(event.id.to_string(), event.at.clone());
         }
         let Some(write) = event.write.as_ref().filter(|_| event.t == T::Start) else { return false };
-        let is_it = self.at.is_some_and(|(point, _)| point == met.effects.len()) && !self.has_fired();
         let effect = Effect::new(event, write, &met.places);
+        let number = met.effects.len();
+        let is_it = self.at.as_ref().is_some_and(|(point, _)| point.is(number, &effect)) && !self.has_fired();
         met.effects.push(effect);
         if is_it {
             met.step = Some(event.id.to_string());
@@ -229,6 +271,16 @@ impl Effect {
             Verb::Create => "create",
             Verb::Patch => "patch",
             Verb::Delete => "delete",
+        }
+    }
+
+    /// `delete PersistentVolumeClaim shop/data`
+    pub fn described(&self) -> String {
+        let (kind, namespace, name) = (&self.object.kind, &self.object.namespace, &self.object.name);
+        if namespace.is_empty() {
+            format!("{} {kind} {name}", self.verb())
+        } else {
+            format!("{} {kind} {namespace}/{name}", self.verb())
         }
     }
 

@@ -1,5 +1,6 @@
 //! The end of a run as it can be compared: objects, without what differs from run to run.
 
+use super::tell;
 use crate::words::Json;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,6 +10,16 @@ pub struct Picture {
     pub objects: BTreeMap<String, Json>,
     /// How often claims, volumes and workloads were made and deleted.
     pub counts: BTreeMap<String, u32>,
+}
+
+/// Places in objects that are different each time.
+#[derive(Clone, Debug, Default)]
+pub struct Noise(BTreeSet<(String, String)>);
+
+impl Noise {
+    pub fn covers(&self, key: &str, path: &str) -> bool {
+        self.0.contains(&(key.to_owned(), path.to_owned()))
+    }
 }
 
 impl Picture {
@@ -26,6 +37,19 @@ impl Picture {
             }
         }
         self
+    }
+
+    /// The places at which two ends of the same differ: nothing follows from a difference there.
+    pub fn noise(&self, other: &Picture) -> Noise {
+        let mut places = BTreeSet::new();
+        for (key, object) in &self.objects {
+            if let Some(there) = other.objects.get(key) {
+                tell::leaves("", object, there, &mut |path, _, _| {
+                    places.insert((key.clone(), path.to_owned()));
+                });
+            }
+        }
+        Noise(places)
     }
 
     /// One line for each thing that differs.

@@ -4,8 +4,9 @@
 //! and by our own crash tests. What must stay true: everything of it is below one directory of the caller's.
 
 use super::doom::{Doom, Dying, Faulty};
-use crate::cluster::{self, Cluster, Door, Ledger, Vigils};
+use crate::cluster::{self, Cluster, Door, Ledger, Vigils, wait};
 use crate::journal::{FileStore, Journal, Store};
+use crate::lab::faults::Faults;
 use crate::lab::kubelet::Images;
 use crate::lab::scenario::Scenario;
 use crate::lab::store::{State, text};
@@ -14,25 +15,31 @@ use crate::lab::{Lab, Options};
 use crate::script::session::Session;
 use crate::script::{Script, undo};
 use crate::words::clock::Clock;
-use crate::words::{Json, Kind, Problem, RunId, Voice};
+use crate::words::{Json, Kind, Problem, Progress, RunId, Voice};
 use serde_json::json;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// The engine's thread needs room for the call levels that scripts may use.
 const STACK_BYTES: usize = 64 << 20;
+/// No run in a small cluster takes longer; one that does waits for something that never comes.
+pub const RUN_WITHIN: Duration = Duration::from_secs(300);
+/// What is on its way moves at least once in this time.
+const QUIET: Duration = Duration::from_secs(6);
 /// How long a lab that was just filled may take until everything in it runs.
 const OPENS_WITHIN: Duration = Duration::from_secs(60);
 /// How long a journal may still be held by a process that the lab was starting when it was closed.
 const LET_GO_WITHIN: Duration = Duration::from_secs(10);
 
-/// A lab with the journal of one run at a time.
+/// A lab with the journals of the runs on it. Its directory goes when it is dropped.
 pub struct Stage {
     pub lab: Lab,
     /// Stands between the runs and their outsides.
     pub between: Option<Arc<dyn Between>>,
+    dir: PathBuf,
     state: PathBuf,
 }
 
@@ -42,6 +49,61 @@ pub trait Between: Send + Sync {
     fn place(&self, store: Dying) -> Box<dyn Store>;
     /// The cluster as the run sees it; `cancel` ends the run.
     fn cluster(&self, way: Faulty<Transport>, cancel: &CancellationToken) -> Cluster;
+}
+
+/// How a run is taken back.
+pub struct TakeBack {
+    /// What becomes of what was written since: `compare`, `reverse` or `discard`.
+    pub how: &'static str,
+    pub voice: Arc<dyn Voice>,
+    pub within: Duration,
+    pub faults: Option<Faults>,
+}
+
+/// Remembers what a run says.
+#[derive(Debug, Default)]
+pub struct Notes(Mutex<Said>);
+
+/// What a run said.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    pub log: Vec<String>,
+    pub warnings: Vec<String>,
+    /// Of all tables.
+    pub rows: Vec<Json>,
+}
+
+impl Notes {
+    pub fn said(&self) -> Said {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Said)) {
+        note(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Voice for Notes {
+    fn status(&self, text: &str) {
+        self.note(|said| said.log.push(text.to_owned()));
+    }
+
+    fn warn(&self, text: &str) {
+        self.note(|said| said.warnings.push(text.to_owned()));
+    }
+
+    fn data(&self, _: &str, json: &Json) {
+        self.note(|said| match json {
+            Json::Array(rows) => said.rows.extend(rows.iter().cloned()),
+            other => said.rows.push(other.clone()),
+        });
+    }
+
+    fn progress(&self, _: &Progress) {}
+
+    fn confirm(&self, _: &str) -> Option<bool> {
+        None
+    }
 }
 
 /// What a run of the stage is to do.
@@ -55,6 +117,10 @@ pub struct Play {
     /// The journal holds what was done before.
     pub resumed: bool,
     pub voice: Arc<dyn Voice>,
+    /// A run that takes longer is ended.
+    pub within: Duration,
+    /// What goes wrong on the way to the cluster.
+    pub faults: Option<Faults>,
 }
 
 impl Stage {
@@ -75,7 +141,27 @@ impl Stage {
             let late = lab.core().look(all_run).unwrap_or_default();
             return Err(Problem::usage(format!("the scenario does not come to run: {late}")));
         }
-        Ok(Stage { lab, between: None, state })
+        Ok(Stage { lab, between: None, dir: dir.to_owned(), state })
+    }
+
+    /// Waits until nothing is on its way any more: what does not come to run, or does not go, is left as it is.
+    pub fn rest(&self) {
+        let deadline = Clock.deadline(OPENS_WITHIN);
+        loop {
+            self.lab.settle(deadline.left());
+            let (late, revision) = self.lab.core().look(|state| (is_late(state), state.revision()));
+            if late.is_none() || deadline.passed() || !self.lab.core().wait_past(revision, QUIET) {
+                return;
+            }
+        }
+    }
+
+    /// The journal of a run that is over, or of one that begins.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn journal(&self, run: &RunId) -> Result<Journal, Problem> {
+        Journal::open(run.clone(), Box::new(open(&self.dir_of(run)?)?))
     }
 
     /// Runs a script until its end or its death.
@@ -83,7 +169,7 @@ impl Stage {
     /// # Errors
     /// What ended it before its end.
     pub fn play(&self, run: &RunId, doom: &Arc<Doom>, play: Play) -> Result<Json, Problem> {
-        let Play { mut script, cancel, args, branch, resumed, voice } = play;
+        let Play { mut script, cancel, args, branch, resumed, voice, within, faults } = play;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -97,15 +183,27 @@ impl Stage {
         };
         let journal = Arc::new(Journal::open(run.clone(), store)?);
         let ledger = Arc::new(Ledger::from_facts(&journal.facts())?);
-        let way = Faulty { inner: self.lab.transport(), doom: doom.clone() };
         let cluster = runtime.block_on(async {
-            match &self.between {
-                Some(between) => between.cluster(way, &cancel),
-                None => cluster::over(way, "lab"),
+            let doom = doom.clone();
+            let way = Faulty { inner: self.lab.transport(), doom: doom.clone() };
+            match (faults, &self.between) {
+                (Some(faults), _) => cluster::over(Faulty { inner: faults.transport(), doom }, "lab"),
+                (None, Some(between)) => between.cluster(way, &cancel),
+                (None, None) => cluster::over(way, "lab"),
             }
         });
-        let door = Door { cluster, journal: journal.clone(), ledger, vigils: Arc::new(Vigils::default()), cancel };
+        let vigils = Arc::new(Vigils::default());
+        let door = Door { cluster, journal: journal.clone(), ledger, vigils, cancel: cancel.clone() };
         let session = Arc::new(Session { door, runtime: runtime.handle().clone(), voice, args, yes: true, resumed });
+        let over = CancellationToken::new();
+        let is_late = Arc::new(AtomicBool::new(false));
+        let (limit, stop, late) = (over.clone(), cancel.clone(), is_late.clone());
+        runtime.spawn(async move {
+            if wait::sleep(within, &limit).await.is_ok() {
+                late.store(true, Ordering::SeqCst);
+                stop.cancel();
+            }
+        });
         let ended = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("script".into()).stack_size(STACK_BYTES);
             match thread.spawn_scoped(scope, || script.run(&session, branch)) {
@@ -114,17 +212,23 @@ impl Stage {
             }
         });
         let ended = ended.and_then(|value| journal.end(branch, value.clone()).map(|()| value));
+        over.cancel();
         drop((session, journal, script));
         runtime.shutdown_timeout(Duration::from_secs(5));
-        ended
+        match ended {
+            Err(_) if is_late.load(Ordering::SeqCst) => {
+                Err(Problem::new(Kind::Timeout, format!("it did not come to an end in {} s", within.as_secs())))
+            }
+            ended => ended,
+        }
     }
 
-    /// Takes back what the journal of a run has, until the end or the death. `how` is what becomes of what was written
-    /// since: `compare`, `reverse` or `discard`.
+    /// Takes back what the journal of a run has, until the end or the death.
     ///
     /// # Errors
     /// Why it cannot be taken back, or what ended that before its end.
-    pub fn take_back(&self, run: &RunId, doom: &Arc<Doom>, how: &str, voice: Arc<dyn Voice>) -> Result<(), Problem> {
+    pub fn take_back(&self, run: &RunId, doom: &Arc<Doom>, back: TakeBack) -> Result<(), Problem> {
+        let TakeBack { how, voice, within, faults } = back;
         let events = open(&self.dir_of(run)?)?.load()?;
         let (state, books) = undo::before_rollback(&events)?;
         let plan = undo::plan(&state, &books, how);
@@ -135,7 +239,8 @@ impl Stage {
         let script = Script::typed(undo::SCRIPT, &cancel)
             .map_err(|problems| problems.into_iter().next().unwrap_or_else(|| Problem::bug("the way back is wrong")))?;
         let args = undo::args(&plan, &json!({"how": how, "image": null, "pod_patch": null, "run_as": null}), 4);
-        self.play(run, doom, Play { script, cancel, args, branch: undo::BRANCH, resumed: true, voice }).map(|_| ())
+        self.play(run, doom, Play { script, cancel, args, branch: undo::BRANCH, resumed: true, voice, within, faults })
+            .map(|_| ())
     }
 
     fn dir_of(&self, run: &RunId) -> Result<PathBuf, Problem> {
@@ -154,6 +259,33 @@ fn open(dir: &Path) -> Result<FileStore, Problem> {
             other => return other,
         }
     }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // The processes end first; the directory is removed when nothing writes to it any more.
+        self.lab.end();
+        if let Err(error) = std::fs::remove_dir_all(&self.dir) {
+            tracing::debug!("{}: {error}", self.dir.display());
+        }
+    }
+}
+
+/// What is on its way to run or to go.
+fn is_late(state: &State) -> Option<String> {
+    let goes = |kind| {
+        let going = |one: &Json| !one["metadata"]["deletionTimestamp"].is_null();
+        state.list(kind, "").find(|(_, one)| going(one)).map(|(key, _)| format!("{key} is being deleted"))
+    };
+    let given_back = |volume: &Json| {
+        volume["status"]["phase"] == "Released" && volume["spec"]["persistentVolumeReclaimPolicy"] == "Delete"
+    };
+    let released = || {
+        let found = state.list("PersistentVolume", "").find(|(_, volume)| given_back(volume));
+        found.map(|(key, _)| format!("{key} is being given back"))
+    };
+    let goes = || ["Pod", "PersistentVolumeClaim", "PersistentVolume", "Namespace"].into_iter().find_map(goes);
+    all_run(state).or_else(goes).or_else(released)
 }
 
 /// The first workload or pod that does not run yet.

@@ -18,5 +18,6 @@ mod mutants;
 mod scenarios;
 mod store;
 mod tidy;
+mod trials;
 mod world;
 mod world_test;

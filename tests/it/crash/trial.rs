@@ -6,6 +6,7 @@ use pvmigrate::lab::Lab;
 use pvmigrate::lab::kubelet::{Image, Images};
 use pvmigrate::lab::scenario::Scenario;
 use pvmigrate::script::Script;
+use pvmigrate::trial::stage::{RUN_WITHIN, TakeBack};
 use pvmigrate::trial::{Doom, Picture, Play, Stage};
 use pvmigrate::words::RunId;
 use pvmigrate::words::voice::Mute;
@@ -63,14 +64,25 @@ impl Trial {
         args.insert("source-sc".into(), "slow".into());
         args.insert("dest-sc".into(), "fast".into());
         let args = Value::Object(args);
-        let play = Play { script, cancel, args, branch: "root", resumed, voice: Arc::new(Mute) };
+        let play = Play {
+            script,
+            cancel,
+            args,
+            branch: "root",
+            resumed,
+            voice: Arc::new(Mute),
+            within: RUN_WITHIN,
+            faults: None,
+        };
         let ended = self.stage.play(&self.run, doom, play).map(|_| ());
         Self::judged(doom, ended)
     }
 
     /// Takes back what the journal has, until the end or the death.
     pub fn take_back(&self, doom: &Arc<Doom>, how: &str) -> Result<(), String> {
-        Self::judged(doom, self.stage.take_back(&self.run, doom, how, Arc::new(Mute)))
+        let how = ["compare", "reverse", "discard"].into_iter().find(|word| *word == how).expect("it is one of three");
+        let back = TakeBack { how, voice: Arc::new(Mute), within: RUN_WITHIN, faults: None };
+        Self::judged(doom, self.stage.take_back(&self.run, doom, back))
     }
 
     fn judged(doom: &Doom, ended: Result<(), pvmigrate::words::Problem>) -> Result<(), String> {
