@@ -174,7 +174,9 @@ fn merge(pod: &mut Json, patch: &Json) {
     if !patch.is_object() {
         return;
     }
-    if let Some(Json::Array(containers)) = patch["spec"].as_object_mut().and_then(|spec| spec.remove("containers")) {
+    if let Some(Json::Array(containers)) =
+        patch.get_mut("spec").and_then(Json::as_object_mut).and_then(|spec| spec.remove("containers"))
+    {
         for container in &containers {
             json_patch::merge(&mut pod["spec"]["containers"][0], container);
         }
@@ -339,6 +341,13 @@ mod tests {
         assert_eq!(container["resources"]["limits"]["memory"], "4Gi");
         assert_eq!(container["args"], plain["spec"]["containers"][0]["args"]);
         assert_eq!(patched["spec"]["priorityClassName"], "low");
+    }
+
+    #[test]
+    fn a_patch_of_labels_alone_leaves_the_rest() {
+        let patched = render(&PodPlan { patch: json!({"metadata": {"labels": {"site": "example"}}}), ..plan() });
+        assert_eq!(patched["metadata"]["labels"]["site"], "example");
+        assert_eq!(patched["spec"], render(&plan())["spec"]);
     }
 
     #[test]
