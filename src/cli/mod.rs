@@ -80,6 +80,9 @@ pub struct Global {
     /// What keeps the runs [default: dir; in a pod: cluster]
     #[arg(long, global = true, value_enum, value_name = "PLACE", help_heading = "Global options")]
     pub store: Option<Place>,
+    /// Of `run` and `resume`.
+    #[arg(skip)]
+    pub on_failure: OnFailure,
 }
 
 /// What keeps runs.
@@ -89,6 +92,16 @@ pub enum Place {
     Dir,
     /// ConfigMaps in the cluster: any machine can go on with the run
     Cluster,
+}
+
+/// What becomes of a run that fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OnFailure {
+    /// It stays as it is: `resume` goes on, `rollback` takes it back
+    #[default]
+    Stop,
+    /// It is taken back at once
+    Rollback,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,6 +1,6 @@
 //! `pvmigrate resume [RUN]`
 
-use super::{Failure, Global, session, ui};
+use super::{Failure, Global, OnFailure, rollback, session, ui};
 use crate::script::{Script, undo};
 use crate::words::Problem;
 
@@ -12,19 +12,27 @@ pub struct Args {
     /// The run; the newest one that stopped if left out
     #[arg(value_name = "RUN")]
     run: Option<String>,
+    /// What becomes of the run if it fails; exit code 6: it failed, and everything is as it was before
+    #[arg(long, value_enum, default_value_t = OnFailure::Stop, value_name = "WHAT")]
+    on_failure: OnFailure,
 }
 
 pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
+    let global = &Global { on_failure: args.on_failure, ..global.clone() };
     let taken = session::take_up(global, args.run.as_deref())?;
     let global = &taken.global.clone();
     let (run, file, journal) = (taken.run.clone(), &taken.file, &taken.journal);
     if journal.ended(undo::BRANCH).is_some() {
         return Err(Problem::refused(format!("run {run} was taken back: there is nothing to resume")).into());
     }
-    if journal.is_past(undo::BRANCH, 1) {
+    if journal.is_past(undo::BRANCH, 1) || journal.taking_back().is_some() {
+        let begun = journal.taking_back().unwrap_or_default();
+        let message = match &begun.to {
+            None => format!("run {run} is being taken back: it does not go on"),
+            Some(to) => format!("what run {run} did after step {to} is being taken back: that is finished first"),
+        };
         return Err(Failure::from(
-            Problem::refused(format!("run {run} is being taken back: it does not go on"))
-                .hint(format!("pvmigrate rollback {run}")),
+            Problem::refused(message).hint(session::line(global, &rollback::typed(&run, &begun))),
         ));
     }
     if journal.ended("root").is_some() {
@@ -49,5 +57,5 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
     ui::talk(&format!("resuming run {run} of {} after {} records", met.file.script, met.journal.len()));
     // The plan was confirmed when the run began, or is asked for again.
     let yes = global.yes || met.file.yes;
-    session::execute(met.start(script, ui::voice(global), yes))?.conclude(global).map(|_| ())
+    rollback::conclude(global, session::execute(met.start(script, ui::voice(global), yes))?)
 }

@@ -1,7 +1,7 @@
 //! `pvmigrate run SCRIPT [the script's own options]`
 
 use super::session::{self, Start};
-use super::{Failure, Global, ui};
+use super::{Failure, Global, OnFailure, rollback, ui};
 use crate::script::Script;
 use crate::script::args::Spec;
 use crate::words::{Json, Problem};
@@ -18,6 +18,9 @@ pub struct Args {
     /// Path or name of the script
     #[arg(value_name = "SCRIPT", allow_hyphen_values = true)]
     script: Option<String>,
+    /// What becomes of the run if it fails; exit code 6: it failed, and everything is as it was before
+    #[arg(long, value_enum, default_value_t = OnFailure::Stop, value_name = "WHAT")]
+    on_failure: OnFailure,
     /// The script's own options
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
     options: Vec<String>,
@@ -30,6 +33,7 @@ pub fn main(global: &Global, args: Args) -> Result<(), Failure> {
     };
     let cancel = CancellationToken::new();
     let script = Script::load(&script, &cancel).map_err(|problems| failed_to_load(&script, problems))?;
+    let global = &Global { on_failure: args.on_failure, ..global.clone() };
     let (global, values) = match parse(global, &script, &args.options) {
         Ok(parsed) => parsed,
         Err(Parsed::Said(0)) => return Ok(()),
@@ -38,6 +42,11 @@ pub fn main(global: &Global, args: Args) -> Result<(), Failure> {
         }
         Err(Parsed::Wrong(problem)) => return Err(problem.into()),
     };
+    if global.on_failure == OnFailure::Rollback && global.lab.is_some() {
+        return Err(Problem::usage("--lab ends with this process: nothing of a run in it is left to be taken back")
+            .hint("`pvmigrate lab up` makes one that stays")
+            .into());
+    }
     let runtime = session::runtime()?;
     session::on_signals(&global, &runtime, &cancel);
     let reached = session::reach(&global, &runtime)?;
@@ -49,7 +58,7 @@ pub fn main(global: &Global, args: Args) -> Result<(), Failure> {
     let yes = global.yes;
     let (cluster, trial) = reached.into_parts();
     let start = Start { script, runtime, cluster, journal, file, voice, cancel, yes, trial };
-    session::execute(start)?.conclude(&global).map(|_| ())
+    rollback::conclude(&global, session::execute(start)?)
 }
 
 /// What is wrong with a script, with the text that it points into.
@@ -112,10 +121,17 @@ fn one(spec: &Spec, typed: &str) -> Result<Json, Problem> {
         return spec.parse(typed);
     }
     // A script never reads files: what it is to know of one is read here and kept with the run.
-    let text = std::fs::read_to_string(typed)
-        .map_err(|e| Problem::usage(format!("`--{}`: {typed} cannot be read", spec.name)).because(&e))?;
-    serde_yaml_ng::from_str(&text)
-        .map_err(|e| Problem::usage(format!("`--{}`: {typed} is not YAML", spec.name)).because(&e))
+    yaml(&spec.name, typed)
+}
+
+/// Reads a file for an option.
+///
+/// # Errors
+/// If it cannot be read, or is not YAML.
+pub fn yaml(option: &str, path: &str) -> Result<Json, Problem> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Problem::usage(format!("`--{option}`: {path} cannot be read")).because(&e))?;
+    serde_yaml_ng::from_str(&text).map_err(|e| Problem::usage(format!("`--{option}`: {path} is not YAML")).because(&e))
 }
 
 /// The script as a command of its own.
@@ -154,6 +170,9 @@ pub fn command(script: &Script) -> Command {
         if name == "lab" {
             arg = arg.num_args(0..=1).require_equals(true).default_missing_value("");
         }
+        if name == "on-failure" {
+            arg = arg.value_parser(["stop", "rollback"]);
+        }
         if name == "output" {
             arg = arg.value_parser(["text", "json"]);
         }
@@ -168,7 +187,7 @@ pub fn command(script: &Script) -> Command {
 type GlobalOption = (&'static str, Option<char>, &'static str, &'static str);
 
 /// Global options may stand after the script's name too.
-const GLOBALS: [GlobalOption; 9] = [
+const GLOBALS: [GlobalOption; 10] = [
     ("kubeconfig", None, "FILE", "The kubeconfig to use, instead of KUBECONFIG or ~/.kube/config"),
     ("context", None, "NAME", "The context in it, instead of the current one"),
     ("lab", None, "SCENARIO", "Use an example cluster in this process, or one of a scenario's, instead of a real one"),
@@ -176,6 +195,12 @@ const GLOBALS: [GlobalOption; 9] = [
     ("output", Some('o'), "FORMAT", "How results are printed"),
     ("verbose", Some('v'), "", "Say more"),
     ("state-dir", None, "DIR", "Where runs are kept [default: ~/.local/state/pvmigrate]"),
+    (
+        "on-failure",
+        None,
+        "WHAT",
+        "What becomes of the run if it fails: stop, or rollback (exit code 6: it failed and is taken back)",
+    ),
     ("run-namespace", None, "NAMESPACE", "The namespace of the run's own records [default: the context's]"),
     ("store", None, "PLACE", "What keeps the run [default: dir; in a pod: cluster]"),
 ];
@@ -200,6 +225,11 @@ fn take_global(global: &mut Global, matches: &clap::ArgMatches) {
     match text("store").as_deref() {
         Some("cluster") => global.store = Some(super::Place::Cluster),
         Some(_) => global.store = Some(super::Place::Dir),
+        None => {}
+    }
+    match text("on-failure").as_deref() {
+        Some("rollback") => global.on_failure = OnFailure::Rollback,
+        Some(_) => global.on_failure = OnFailure::Stop,
         None => {}
     }
     if text("output").as_deref() == Some("json") {

@@ -544,6 +544,11 @@ pub fn line(global: &Global, command: &str) -> String {
 
 /// For a shell.
 pub fn quoted(word: &str) -> String {
-    let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-=:@+,".contains(c));
-    if plain && !word.is_empty() { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    let plain = word.chars().all(|c| c.is_ascii_alphanumeric() || "/._-=:@+,~%".contains(c));
+    // At its beginning a tilde is somebody's home.
+    if plain && !word.starts_with('~') && !word.is_empty() {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
 }

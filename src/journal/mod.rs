@@ -277,6 +277,15 @@ impl Journal {
         }
     }
 
+    /// The steps whose ids begin so.
+    pub fn steps_in(&self, begins: &str) -> Vec<(StepId, Step)> {
+        let inner = self.lock();
+        let from = inner.state.steps.range(StepId::new(begins)..);
+        from.take_while(|(id, _)| id.as_str().starts_with(begins))
+            .map(|(id, step)| (id.clone(), step.clone()))
+            .collect()
+    }
+
     /// True if the deletion of this object was permitted, and not refused for certain.
     pub fn has_deleted(&self, object: &str) -> bool {
         let inner = self.lock();

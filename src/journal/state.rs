@@ -1,7 +1,7 @@
 //! What a journal means: the fold of its records, one total match.
 
 use super::part::{self, Back};
-use super::{Event, RunStatus, StepId, T, VERSION, Write};
+use super::{Event, RunStatus, StepId, T, VERSION, Verb, Write};
 use crate::words::{Json, Problem};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use thiserror::Error;
@@ -35,6 +35,8 @@ pub struct Step {
     pub sent: u32,
     pub beat: Option<Json>,
     pub undone: bool,
+    /// The uid of what a creation made: kept when the branch closes.
+    pub made: Option<String>,
     /// The number of the first record.
     pub first: u64,
     pub started: String,
@@ -197,6 +199,11 @@ impl State {
 
     fn finish(&mut self, event: &Event, phase: Phase) {
         let step = self.entry(event);
+        if let Phase::Done { out, .. } = &phase
+            && step.write.as_ref().is_some_and(|write| write.verb == Verb::Create)
+        {
+            step.made = out.pointer("/metadata/uid").and_then(Json::as_str).map(str::to_owned);
+        }
         step.phase = phase;
         step.ended.clone_from(&event.time);
     }
@@ -215,6 +222,7 @@ impl State {
             sent: 0,
             beat: None,
             undone: false,
+            made: None,
             first: event.n,
             started: event.time.clone(),
             ended: String::new(),

@@ -6,8 +6,20 @@ use rhai::{AST, ASTNode, Expr, Position, Stmt};
 use serde_json::{Map, json};
 
 /// Names that the command line keeps for itself.
-pub const GLOBAL: [&str; 9] =
-    ["kubeconfig", "context", "lab", "yes", "output", "verbose", "state-dir", "help", "version"];
+pub const GLOBAL: [&str; 12] = [
+    "kubeconfig",
+    "context",
+    "lab",
+    "yes",
+    "output",
+    "verbose",
+    "state-dir",
+    "run-namespace",
+    "store",
+    "on-failure",
+    "help",
+    "version",
+];
 
 /// One option as declared.
 #[derive(Clone, Debug, PartialEq)]

@@ -120,11 +120,7 @@ fn in_branch(
         return Ok(out);
     }
     // Begun anew after it was given up: none of its steps of then says anything of now.
-    let now = match journal.given_up(path) {
-        0 => path.to_owned(),
-        times => format!("{path}~again-{times}"),
-    };
-    let value = match call(ctx, &branch.child(now, Mode::Steps), f, args) {
+    let value = match call(ctx, &branch.child(attempt(path, journal.given_up(path)), Mode::Steps), f, args) {
         Ok(value) => value,
         Err(problem) => {
             if problem.restart {
@@ -136,6 +132,14 @@ fn in_branch(
     let out = to_json(&value).map_err(|p| Problem::usage("the result of a branch must be plain values").because(&p))?;
     journal.end(path, out.clone())?;
     Ok(out)
+}
+
+/// The branch that is entered under a path that was given up so often.
+pub(super) fn attempt(path: &str, given_up: u32) -> String {
+    match given_up {
+        0 => path.to_owned(),
+        times => format!("{path}~again-{times}"),
+    }
 }
 
 /// Calls a closure with the state of its own that a thread needs, and catches what it must not bring down.
@@ -164,7 +168,7 @@ fn call(ctx: &NativeCallContext, branch: &Arc<Branch>, f: &FnPtr, args: Vec<Dyna
 
 /// Each item's identity; two alike could not be told apart after a crash.
 /// The path of a branch. What a script calls its items cannot look like a branch inside of another one.
-fn child(path: &str, number: u64, key: &str) -> String {
+pub(super) fn child(path: &str, number: u64, key: &str) -> String {
     format!("{path}/{number}~{}", key.replace('%', "%25").replace('~', "%7E"))
 }
 

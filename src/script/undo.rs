@@ -8,11 +8,11 @@ mod part;
 mod state;
 
 pub use part::{describe_to, plan_to};
-pub use state::{Foreign, Now, foreign, state_of, stranger, to_look_at};
+pub use state::{Foreign, Now, foreign, may_be_forced, state_of, stranger, to_look_at};
 
 use crate::cluster::ledger::Books;
 use crate::cluster::{Fact, text, uid};
-use crate::journal::{Class, Event, Phase, State, Step, StepId, T, Verb, Write};
+use crate::journal::{Class, Event, Journal, Phase, State, Step, StepId, T, Verb, Write};
 pub use crate::journal::{ROLLBACK as BRANCH, is_of_rollback};
 use crate::words::{Json, ObjectRef, Problem};
 use serde_json::json;
@@ -29,7 +29,8 @@ parallel_map(units, parallel, |u| back::take_back(u, opts));
 
 /// The values of the script's options.
 pub fn args(plan: &Plan, opts: &Json, parallel: u8) -> Json {
-    let units: Vec<Json> = plan.units.iter().map(|unit| json!({"key": unit.key, "entries": unit.entries})).collect();
+    let units: Vec<Json> =
+        plan.units.iter().map(|unit| json!({"key": unit.key, "entries": unit.entries, "left": unit.left})).collect();
     json!({"units": units, "opts": opts, "parallel": parallel})
 }
 
@@ -48,11 +49,64 @@ pub struct Plan {
     pub whole: BTreeSet<String>,
 }
 
+impl Plan {
+    /// The objects that are changed, as messages name them.
+    pub fn objects(&self) -> impl Iterator<Item = &str> {
+        self.units.iter().flat_map(|unit| &unit.entries).map(|entry| text(entry, "/object"))
+    }
+}
+
+/// The branches of a rollback that were begun and are not over.
+pub fn open_units(journal: &Journal, plan: &Plan, branch: &str) -> Vec<String> {
+    let paths = plan.units.iter().map(|unit| super::parallel::child(branch, 1, &unit.key));
+    paths.filter(|path| journal.ended(path).is_none() && journal.is_past(&attempt(journal, path), 1)).collect()
+}
+
+/// Notes for each unit what its attempts before this one left: a pod that nobody waits for any more.
+pub fn note_left(journal: &Journal, plan: &mut Plan, branch: &str) {
+    for unit in &mut plan.units {
+        let path = super::parallel::child(branch, 1, &unit.key);
+        for attempt in (0..journal.given_up(&path)).map(|times| super::parallel::attempt(&path, times)) {
+            let steps = journal.steps_in(&format!("{attempt}/"));
+            let made = steps.iter().filter(|(_, step)| {
+                let pod = step.write.as_ref().filter(|write| write.verb == Verb::Create && write.gvk.kind == "Pod");
+                pod.is_some() && step.sent > 0 && is_possible(step)
+            });
+            let deleted = |id: &StepId| {
+                let deletion = StepId::new(id.as_str().replace(".create-", ".delete-"));
+                steps.iter().any(|(other, step)| *other == deletion && matches!(step.phase, Phase::Done { .. }))
+            };
+            unit.left.extend(made.filter(|(id, _)| !deleted(id)).map(|(id, _)| id.to_string()));
+        }
+    }
+}
+
+/// The branch that a unit is done in, this time.
+fn attempt(journal: &Journal, path: &str) -> String {
+    super::parallel::attempt(path, journal.given_up(path))
+}
+
+/// True if a claim was deleted there, and does not stand on its old volume yet.
+pub fn is_on_its_way(journal: &Journal, path: &str) -> bool {
+    let inside = format!("{}/", attempt(journal, path));
+    journal.steps_in(&inside).into_iter().any(|(id, step)| {
+        let ends = |label: &str| id.as_str().ends_with(label) && step.sent > 0 && is_possible(&step);
+        let whole = crate::journal::whole_step(&id);
+        (ends(".delete-original") || ends(".reserve") || ends(".create"))
+            && step.write.as_ref().is_some_and(|write| write.class == Class::Swap || write.verb == Verb::Create)
+            && journal.recorded(&whole).is_some_and(|whole| {
+                matches!(whole.op.as_str(), "rebind" | "restore_pvc") && !matches!(whole.phase, Phase::Done { .. })
+            })
+    })
+}
+
 /// What was done in one branch of the run, and in those inside of it.
 #[derive(Debug, Default, PartialEq)]
 pub struct Unit {
     pub key: String,
     pub entries: Vec<Json>,
+    /// Steps of attempts that were given up whose pods may still be there.
+    pub left: Vec<String>,
 }
 
 /// What stands of the run without the rollback that is under way.
@@ -161,7 +215,7 @@ fn plan_of(state: &State, books: &Books, how: &str, takes: &dyn Fn(&StepId, &Ste
         group.entries.sort_by_key(|(first, _)| std::cmp::Reverse(*first));
         let entries: Vec<Json> = group.entries.into_iter().map(|(_, entry)| entry).collect();
         if !entries.is_empty() {
-            plan.units.push(Unit { key: group.key, entries });
+            plan.units.push(Unit { key: group.key, entries, left: Vec::new() });
         }
     }
     if plan.units.is_empty() {
@@ -290,21 +344,13 @@ fn entry(id: &StepId, step: &Step, write: &Write, state: &State, books: &Books) 
         {
             Taken::Stays(format!("{object} stays: it may hold data by now"))
         }
-        (_, Verb::Create, _) => back("made", json!({"uid": made(step)})),
+        (_, Verb::Create, _) => back("made", json!({"uid": step.made})),
         (_, Verb::Delete, Class::Own) => Taken::Nothing,
         (_, Verb::Delete, _) if is_temporary(&object, books) => Taken::Nothing,
         (_, Verb::Delete, _) => Taken::Stays(format!("{object} stays deleted")),
         (_, Verb::Patch, _) if !write.inverse.is_empty() => back("write", json!({})),
         // Our own marks, taken off.
         (_, Verb::Patch, _) => Taken::Nothing,
-    }
-}
-
-/// The uid of what a creation made, if its answer is known.
-fn made(step: &Step) -> Json {
-    match &step.phase {
-        Phase::Done { out, .. } if !uid(out).is_empty() => uid(out).into(),
-        _ => Json::Null,
     }
 }
 
@@ -362,18 +408,38 @@ fn is_step(rest: &str) -> bool {
     after.len() < rest.len() && (after.is_empty() || after.starts_with(['.', '~']))
 }
 
+/// For each unit what will be done, for programs.
+pub fn lines(plan: &Plan, how: &str) -> Vec<Json> {
+    let told = plan.units.iter().map(|unit| told_of(unit, how));
+    told.map(|(name, lines)| json!({"unit": name, "does": lines})).collect()
+}
+
+/// A unit's name, and what will be done.
+fn told_of(unit: &Unit, how: &str) -> (String, Vec<String>) {
+    let name = unit.key.split_once('~').map_or("by the script itself", |(_, name)| name);
+    let mut lines = Vec::new();
+    let running = how == "reverse" && unit.entries.iter().any(|entry| entry["what"] == "stop");
+    let swaps = || unit.entries.iter().filter(|entry| entry["what"] == "swap" && entry["deleted"] == true);
+    // Of a claim that was moved on only the last volume is used.
+    let is_last = |swap: &&Json| !swaps().any(|other| other["source"] == swap["target"]);
+    for swap in swaps().filter(is_last).filter(|_| running) {
+        let (source, target) = (text(swap, "/source"), text(swap, "/target"));
+        lines.push(format!("copy {target} back to {source} while it is used"));
+    }
+    for line in unit.entries.iter().flat_map(|entry| lines_of(entry, how)) {
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    (name.split("~again-").next().unwrap_or(name).to_owned(), lines)
+}
+
 /// The plan for a person.
 pub fn describe(plan: &Plan, how: &str) -> Vec<String> {
     let mut lines = Vec::new();
-    for unit in &plan.units {
-        let name = unit.key.split_once('~').map_or("by the script itself", |(_, name)| name);
-        lines.push(format!("  {}", name.split("~again-").next().unwrap_or(name)));
-        let mut told = BTreeSet::new();
-        for line in unit.entries.iter().flat_map(|entry| lines_of(entry, how)) {
-            if told.insert(line.clone()) {
-                lines.push(format!("    {line}"));
-            }
-        }
+    for (name, does) in plan.units.iter().map(|unit| told_of(unit, how)) {
+        lines.push(format!("  {name}"));
+        lines.extend(does.iter().map(|line| format!("    {line}")));
     }
     lines.extend(plan.stays.iter().map(|(_, what)| format!("  {what}")));
     lines.extend(plan.kept.iter().map(|problem| format!("  not taken back: {}", problem.message)));

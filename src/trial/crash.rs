@@ -278,7 +278,8 @@ fn run(stage: &Stage, exam: &Exam, doom: &Arc<Doom>, resumed: bool, within: Dura
     let script = exam.script.open(&cancel)?;
     let notes = Arc::new(Notes::default());
     let voice = notes.clone();
-    let play = Play { script, cancel, args: exam.args.clone(), branch: "root", resumed, voice, within, faults: None };
+    let play =
+        Play { script, cancel, args: exam.args.clone(), branch: "root".into(), resumed, voice, within, faults: None };
     stage.play(&run_id(), doom, play).map_err(|problem| waiting(problem, &notes))
 }
 

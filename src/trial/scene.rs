@@ -136,7 +136,7 @@ impl Scene {
         let (doom, notes) = (self.doom(), Arc::new(Notes::default()));
         let (voice, faults) = (notes.clone(), self.faults(&doom));
         let within = RUN_WITHIN;
-        let play = Play { script, cancel, args, branch: "root", resumed, voice, within, faults: faults.clone() };
+        let play = Play { script, cancel, args, branch: "root".into(), resumed, voice, within, faults: faults.clone() };
         let ended = self.stage.play(run, &doom, play);
         self.told(run, &doom, &notes, faults.as_ref(), ended)
     }

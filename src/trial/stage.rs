@@ -4,8 +4,8 @@
 //! and by our own crash tests. What must stay true: everything of it is below one directory of the caller's.
 
 use super::doom::{Doom, Dying, Faulty};
-use crate::cluster::{self, Cluster, Door, Ledger, Vigils, wait};
-use crate::journal::{FileStore, Journal, Store};
+use crate::cluster::{self, Cluster, Door, Fact, Ledger, Vigils, wait};
+use crate::journal::{Back, FileStore, Journal, StepId, Store};
 use crate::lab::faults::Faults;
 use crate::lab::kubelet::Images;
 use crate::lab::scenario::Scenario;
@@ -112,8 +112,8 @@ pub struct Play {
     /// Ends the script: the one that it was compiled with.
     pub cancel: CancellationToken,
     pub args: Json,
-    /// `root`, or [`undo::BRANCH`].
-    pub branch: &'static str,
+    /// `root`, or that of a rollback.
+    pub branch: String,
     /// The journal holds what was done before.
     pub resumed: bool,
     pub voice: Arc<dyn Voice>,
@@ -206,12 +206,12 @@ impl Stage {
         });
         let ended = std::thread::scope(|scope| {
             let thread = std::thread::Builder::new().name("script".into()).stack_size(STACK_BYTES);
-            match thread.spawn_scoped(scope, || script.run(&session, branch)) {
+            match thread.spawn_scoped(scope, || script.run(&session, &branch)) {
                 Ok(handle) => handle.join().unwrap_or_else(|_| Err(Problem::bug("the script's thread panicked"))),
                 Err(e) => Err(Problem::local("no thread can be started", &e)),
             }
         });
-        let ended = ended.and_then(|value| journal.end(branch, value.clone()).map(|()| value));
+        let ended = ended.and_then(|value| journal.end(&branch, value.clone()).map(|()| value));
         over.cancel();
         drop((session, journal, script));
         runtime.shutdown_timeout(Duration::from_secs(5));
@@ -227,20 +227,48 @@ impl Stage {
     ///
     /// # Errors
     /// Why it cannot be taken back, or what ended that before its end.
-    pub fn take_back(&self, run: &RunId, doom: &Arc<Doom>, back: TakeBack) -> Result<(), Problem> {
-        let TakeBack { how, voice, within, faults } = back;
+    pub fn take_back(&self, run: &RunId, doom: &Arc<Doom>, way: TakeBack) -> Result<(), Problem> {
         let events = open(&self.dir_of(run)?)?.load()?;
         let (state, books) = undo::before_rollback(&events)?;
-        let plan = undo::plan(&state, &books, how);
+        let back = Back { branch: undo::BRANCH.into(), ..Back::default() };
+        self.go_back(run, doom, &undo::plan(&state, &books, way.how), &back, way)
+    }
+
+    /// The same with what came after a step only.
+    ///
+    /// # Errors
+    /// As [`Stage::take_back`].
+    pub fn take_back_to(&self, run: &RunId, doom: &Arc<Doom>, to: &StepId, way: TakeBack) -> Result<(), Problem> {
+        let events = open(&self.dir_of(run)?)?.load()?;
+        let (plan, back) = undo::plan_to(&events, way.how, to)?;
+        let journal = Journal::open(run.clone(), Box::new(open(&self.dir_of(run)?)?))?;
+        if journal.taking_back().as_ref() != Some(&back) {
+            let fact = serde_json::to_value(Fact::TakingBack(back.clone())).expect("facts are plain data");
+            journal.fact(&StepId::new(back.branch.as_str()), fact)?;
+        }
+        drop(journal);
+        self.go_back(run, doom, &plan, &back, way)
+    }
+
+    fn go_back(
+        &self,
+        run: &RunId,
+        doom: &Arc<Doom>,
+        plan: &undo::Plan,
+        back: &Back,
+        way: TakeBack,
+    ) -> Result<(), Problem> {
+        let TakeBack { how, voice, within, faults } = way;
         if let Some(obstacle) = plan.obstacles.first() {
             return Err(obstacle.clone());
         }
         let cancel = CancellationToken::new();
         let script = Script::typed(undo::SCRIPT, &cancel)
             .map_err(|problems| problems.into_iter().next().unwrap_or_else(|| Problem::bug("the way back is wrong")))?;
-        let args = undo::args(&plan, &json!({"how": how, "image": null, "pod_patch": null, "run_as": null}), 4);
-        self.play(run, doom, Play { script, cancel, args, branch: undo::BRANCH, resumed: true, voice, within, faults })
-            .map(|_| ())
+        let opts = json!({"how": how, "image": null, "pod_patch": null, "run_as": null, "force": []});
+        let args = undo::args(plan, &opts, 4);
+        let branch = back.branch.clone();
+        self.play(run, doom, Play { script, cancel, args, branch, resumed: true, voice, within, faults }).map(|_| ())
     }
 
     fn dir_of(&self, run: &RunId) -> Result<PathBuf, Problem> {

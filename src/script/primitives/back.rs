@@ -146,9 +146,9 @@ async fn unmake(step: &Step, id: &StepId, write: &Write, force: bool) -> Result<
         found.map_err(|e| e.problem(&format!("read {object}"), Some(&object)))
     };
     let Some(there) = find().await? else { return Ok(false) };
-    let answer = step.session.door.journal.recorded(id).map(|recorded| recorded.phase);
-    if let Some(why) = undo::stranger(step.run(), id, answer.as_ref(), &there) {
-        if !force || is_storage(&object) {
+    let made = step.session.door.journal.recorded(id).and_then(|recorded| recorded.made);
+    if let Some(why) = undo::stranger(step.run(), id, made.as_deref(), &there) {
+        if !force || !undo::may_be_forced(&object.to_string()) {
             return Err(Problem::new(Kind::Conflict, format!("{object} is not what this run made"))
                 .object(&object)
                 .quote(why)
@@ -200,11 +200,6 @@ fn give_up_copy(step: &Step, write: &Write, temporary: Pvc<'_>) -> Result<(), Pr
     sources.into_iter().try_for_each(|source| step.fact(Fact::Voided { source, why: "it is taken back".into() }))
 }
 
-/// What holds bytes, or stands for them, is nobody's to override.
-fn is_storage(object: &ObjectRef) -> bool {
-    matches!(object.kind.as_str(), "PersistentVolumeClaim" | "PersistentVolume")
-}
-
 /// Sends the inverse, if the object is as the write left it.
 async fn revert(step: &Step, write: &Write, force: bool) -> Result<bool, Problem> {
     let object = write.object();
@@ -219,7 +214,7 @@ async fn revert(step: &Step, write: &Write, force: bool) -> Result<bool, Problem
             Now::Old => continue,
             Now::Ours => {}
             Now::Foreign { message, differences } => {
-                if !force || is_storage(&object) {
+                if !force || !undo::may_be_forced(&object.to_string()) {
                     let mut problem = Problem::new(Kind::Conflict, message).object(&object);
                     for line in differences {
                         problem = problem.quote(line);

@@ -4,7 +4,7 @@
 use super::Plan;
 use crate::cluster::ledger::Books;
 use crate::cluster::{RUN, STEP, text, uid};
-use crate::journal::{Phase, State, StepId, Verb, Write};
+use crate::journal::{State, StepId, Write};
 use crate::words::{Json, RunId};
 use std::collections::BTreeMap;
 
@@ -44,15 +44,17 @@ pub fn state_of(write: &Write, inverse: &Write, now: Option<&Json>, books: &Book
 }
 
 /// Why the object of that name is not the one that the step made, if it is not.
-pub fn stranger(run: &RunId, id: &StepId, answer: Option<&Phase>, there: &Json) -> Option<String> {
+pub fn stranger(run: &RunId, id: &StepId, made: Option<&str>, there: &Json) -> Option<String> {
     let mark = |mark: &str| there["metadata"]["annotations"][mark].as_str().unwrap_or_default();
     // Later writes of the run take the marks off again: then the answer says which one it was.
-    let made = match answer {
-        Some(Phase::Done { out, .. }) => uid(out),
-        _ => "",
-    };
+    let made = made.unwrap_or_default();
     let is_it = (mark(RUN) == run.as_str() && mark(STEP) == id.as_str()) || (!made.is_empty() && made == uid(there));
     (!is_it).then(|| format!("this run made uid {made}, now it is uid {}", uid(there)))
+}
+
+/// What holds bytes, or stands for them, is nobody's to override.
+pub fn may_be_forced(object: &str) -> bool {
+    !["PersistentVolumeClaim:", "PersistentVolume:"].iter().any(|kind| object.starts_with(kind))
 }
 
 /// One object of a plan that somebody else has changed, and how.
@@ -65,7 +67,13 @@ pub struct Foreign {
 
 /// Goes through a plan with the objects as they are, in its order, and tells what somebody else has changed. `objects` are by
 /// their names; what is not among them is not judged.
-pub fn foreign(plan: &Plan, state: &State, books: &Books, objects: &BTreeMap<String, Option<Json>>) -> Vec<Foreign> {
+pub fn foreign(
+    run: &RunId,
+    plan: &Plan,
+    state: &State,
+    books: &Books,
+    objects: &BTreeMap<String, Option<Json>>,
+) -> Vec<Foreign> {
     let mut found: Vec<Foreign> = Vec::new();
     let mut objects = objects.clone();
     for entry in plan.units.iter().flat_map(|unit| &unit.entries) {
@@ -75,6 +83,15 @@ pub fn foreign(plan: &Plan, state: &State, books: &Books, objects: &BTreeMap<Str
             ("stop", Some(_)) => set(now, "/spec", "replicas", 0.into()),
             ("start", Some(_)) => set(now, "/spec", "replicas", entry["replicas"].clone()),
             ("policy", Some(_)) => set(now, "/spec", "persistentVolumeReclaimPolicy", entry["policy"].clone()),
+            ("made", Some(there)) => {
+                let id = StepId::new(text(entry, "/step"));
+                let made = state.steps.get(&id).and_then(|step| step.made.as_deref());
+                if let Some(why) = stranger(run, &id, made, there) {
+                    let message = format!("{object} is not what this run made");
+                    found.push(Foreign { object: object.to_owned(), message, differences: vec![why] });
+                }
+                *now = None;
+            }
             ("write", _) => {
                 let step = StepId::new(text(entry, "/step"));
                 let Some(write) = state.steps.get(&step).and_then(|step| step.write.as_ref()) else { continue };
@@ -101,12 +118,18 @@ fn set(object: &mut Option<Json>, at: &str, field: &str, value: Json) {
     }
 }
 
-/// The objects that a plan changes by inverse writes, with what names their kind.
+/// The objects that a plan changes by inverse writes or deletes, with what names their kind. Our own pods and claims are
+/// looked at when their turn comes.
 pub fn to_look_at(plan: &Plan, state: &State) -> BTreeMap<String, Write> {
-    let entries = plan.units.iter().flat_map(|unit| &unit.entries).filter(|entry| entry["what"] == "write");
+    let is_own = |kind: &str| matches!(kind, "Pod" | "PersistentVolumeClaim");
+    let looks = |entry: &&Json| match text(entry, "/what") {
+        "write" => true,
+        "made" => !is_own(text(entry, "/kind")),
+        _ => false,
+    };
     let write = |entry: &Json| state.steps.get(&StepId::new(text(entry, "/step")))?.write.clone();
-    let patches = entries.filter_map(|entry| Some((text(entry, "/object").to_owned(), write(entry)?)));
-    patches.filter(|(_, write)| write.verb == Verb::Patch).collect()
+    let entries = plan.units.iter().flat_map(|unit| &unit.entries).filter(looks);
+    entries.filter_map(|entry| Some((text(entry, "/object").to_owned(), write(entry)?))).collect()
 }
 
 /// True if the merge patch would change nothing of the object, our own marks aside.
@@ -139,7 +162,52 @@ fn differences(path: &str, ours: &Json, before: &Json, now: &Json) -> Vec<String
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::{Class, Event, Gvk, Precondition, T, Verb};
+    use crate::script::undo::plan;
     use serde_json::json;
+
+    /// Two labels written one after the other, each with its inverse.
+    fn labelled() -> State {
+        let write = |body: Json, inverse: Vec<Write>| Write {
+            verb: Verb::Patch,
+            gvk: Gvk { group: "apps".into(), version: "v1".into(), kind: "Deployment".into() },
+            namespace: "shop".into(),
+            name: "web".into(),
+            body,
+            precondition: Precondition::Uid("u1".into()),
+            inverse,
+            class: Class::Reversible,
+        };
+        let label = |value: Json| json!({"metadata": {"labels": {"tier": value}}});
+        let steps = [(json!("one"), json!(null)), (json!("two"), json!("one"))];
+        let events = steps.into_iter().enumerate().map(|(n, (to, from))| Event {
+            n: n as u64,
+            write: Some(write(label(to), vec![write(label(from), vec![])])),
+            ..Event::new(T::Start, &StepId::new(format!("root/{}.patch", n + 1)), "patch")
+        });
+        State::fold(events.collect()).unwrap()
+    }
+
+    #[test]
+    fn a_plan_is_judged_in_its_order_before_anything_is_done() {
+        let (state, books, run) = (labelled(), Books::default(), RunId::parse("0123abcd").unwrap());
+        let plan = plan(&state, &books, "compare");
+        let with = |uid: &str, tier: Json| {
+            let web = json!({"metadata": {"uid": uid, "labels": {"tier": tier}}});
+            let objects = [("Deployment:shop/web".to_owned(), Some(web))].into();
+            foreign(&run, &plan, &state, &books, &objects)
+        };
+        assert_eq!(with("u1", json!("two")), [], "the older write is judged after the newer one is taken back");
+        assert_eq!(with("u1", json!("one")), [], "the newer one is taken back already");
+        let other = with("u1", json!("three"));
+        assert_eq!(
+            other[0].differences,
+            [r#"metadata.labels.tier: this run wrote "two", before it was "one", now it is "three""#]
+        );
+        assert_eq!(other.len(), 1, "once for each object");
+        assert!(with("u2", json!("two"))[0].message.contains("made anew"));
+        assert!(may_be_forced("Deployment:shop/web") && !may_be_forced("PersistentVolumeClaim:shop/data"));
+    }
 
     #[test]
     fn a_foreign_change_is_told_field_by_field() {
@@ -158,17 +226,16 @@ mod tests {
     #[test]
     fn what_this_run_made_is_known_by_its_marks_or_by_its_uid() {
         let (run, id) = (RunId::parse("0123abcd").unwrap(), StepId::new("root/1.create"));
-        let done = Phase::Done { out: json!({"metadata": {"uid": "u1"}}), blob: None };
         let object = |uid: &str, run: &str, step: &str| json!({"metadata": {"uid": uid, "annotations": {"pvmigrate.io/run": run, "pvmigrate.io/step": step}}});
-        for (answer, there, ours) in [
-            (Some(&done), object("u1", "", ""), true),
-            (Some(&done), object("u1", "0123abcd", "root/2.stop"), true),
-            (Some(&done), object("u2", "", ""), false),
-            (Some(&Phase::Started), object("u1", "0123abcd", "root/1.create"), true),
-            (Some(&Phase::Started), object("u1", "", ""), false),
+        for (made, there, ours) in [
+            (Some("u1"), object("u1", "", ""), true),
+            (Some("u1"), object("u1", "0123abcd", "root/2.stop"), true),
+            (Some("u1"), object("u2", "", ""), false),
+            (None, object("u1", "0123abcd", "root/1.create"), true),
+            (None, object("u1", "", ""), false),
             (None, object("", "", ""), false),
         ] {
-            assert_eq!(stranger(&run, &id, answer, &there).is_none(), ours, "{there}");
+            assert_eq!(stranger(&run, &id, made, &there).is_none(), ours, "{there}");
         }
     }
 }

@@ -5,6 +5,7 @@
 //! the real process. A failure prints the one line that repeats it.
 
 mod oracle;
+mod part;
 pub mod trial;
 
 use pvmigrate::trial::doom::Effect;

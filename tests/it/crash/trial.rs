@@ -2,6 +2,7 @@
 
 use super::oracle::Oracle;
 use crate::mutants::{At, Mutation};
+use pvmigrate::journal::StepId;
 use pvmigrate::lab::Lab;
 use pvmigrate::lab::kubelet::{Image, Images};
 use pvmigrate::lab::scenario::Scenario;
@@ -68,7 +69,7 @@ impl Trial {
             script,
             cancel,
             args,
-            branch: "root",
+            branch: "root".into(),
             resumed,
             voice: Arc::new(Mute),
             within: RUN_WITHIN,
@@ -80,9 +81,17 @@ impl Trial {
 
     /// Takes back what the journal has, until the end or the death.
     pub fn take_back(&self, doom: &Arc<Doom>, how: &str) -> Result<(), String> {
+        Self::judged(doom, self.stage.take_back(&self.run, doom, Self::way(how)))
+    }
+
+    /// Takes back what came after a step.
+    pub fn take_back_to(&self, doom: &Arc<Doom>, how: &str, to: &str) -> Result<(), String> {
+        Self::judged(doom, self.stage.take_back_to(&self.run, doom, &StepId::new(to), Self::way(how)))
+    }
+
+    fn way(how: &str) -> TakeBack {
         let how = ["compare", "reverse", "discard"].into_iter().find(|word| *word == how).expect("it is one of three");
-        let back = TakeBack { how, voice: Arc::new(Mute), within: RUN_WITHIN, faults: None };
-        Self::judged(doom, self.stage.take_back(&self.run, doom, back))
+        TakeBack { how, voice: Arc::new(Mute), within: RUN_WITHIN, faults: None }
     }
 
     fn judged(doom: &Doom, ended: Result<(), pvmigrate::words::Problem>) -> Result<(), String> {

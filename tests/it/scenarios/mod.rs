@@ -18,3 +18,4 @@ mod refused;
 mod rights;
 mod rollback;
 mod shop;
+mod ways_back;

@@ -1,6 +1,6 @@
 //! Taking a run back, over or broken off: the claim stands on its old volume again, and no line is lost.
 
-use super::shop::{Shop, copy_pod, freeze_at, id, is, open, part, shop, thaw};
+use super::shop::{Shop, asks_for_copy, copy_pod, count, freeze_at, id, is, open, part, shop, thaw};
 use crate::world::{World, cluster_test};
 use serde_json::{Value, json};
 
@@ -51,7 +51,18 @@ cluster_test!(a_run_that_is_over_is_taken_back_with_what_was_written_since, asyn
     w.pvmigrate(&["rollback", &run, "--reverse-sync"]).await.exits(3).says("add --yes").done();
     shop.has_moved().await;
 
+    // Broken off while it copies back what the workload goes on to write.
+    let mut first = w.start(&["rollback", &run, "--reverse-sync", "--yes"]);
+    copy_pod(&mut first, "hot").await;
+    first.kill9();
+    assert_eq!(w.get("Deployment", "web").await["spec"]["replicas"], 1, "nothing is stopped yet");
+    w.still_intact().await;
+    w.pvmigrate(&["rollback", &run, "--yes"]).await.exits(3).says("only that can be finished").done();
     w.pvmigrate(&["rollback", &run, "--reverse-sync", "--yes"]).await.succeeds().says("is taken back").done();
+    let back: Vec<Value> = w.events().into_iter().filter(|event| id(event).starts_with("rollback/")).collect();
+    let stop = back.iter().position(|event| is(event, "start", ".stop")).expect("it is stopped");
+    assert_eq!(count(&back[..stop], |event| asks_for_copy(event, "hot")), 2, "two passes while it runs");
+    assert_eq!(count(&back[stop..], |event| asks_for_copy(event, "hot")), 0);
     is_taken_back(w, &shop).await;
     assert!(w.find("pv", &target).await.is_none(), "the copy is given up: its bytes are on the source");
     let runs = w.pvmigrate(&["runs"]).await.succeeds();
