@@ -26,7 +26,7 @@ pub struct Fresh {
     pub pods: Vec<Json>,
     /// All volumes, where backends must be compared.
     pub volumes: Vec<Json>,
-    /// Volume attachments, snapshots or clones that depend on the volume, by name.
+    /// Snapshots and clones that depend on the volume, each with what it is.
     pub dependents: Vec<String>,
     /// For every ownerReference of the body: whether that very owner lives.
     pub dead_owners: Vec<String>,
@@ -229,10 +229,20 @@ fn bound_for_good(pv: Pv<'_>, fresh: &Fresh, to: &str) -> Result<(), Problem> {
 
 /// Giving a source up: the name stands on the verified target, nothing depends on the bytes (section 6.9 of the design).
 fn free(pv: Pv<'_>, swapped: &super::ledger::Swapped, fresh: &Fresh) -> Result<(), Problem> {
+    let why = why_kept(pv, swapped, fresh);
+    if why.is_empty() {
+        return Ok(());
+    }
+    Err(never(&format!("volume `{}` is kept: {}", pv.name(), why.join("; ")))
+        .hint(format!("its bytes are at {}", pv.handle())))
+}
+
+/// Everything that speaks against giving a source up, at once.
+pub fn why_kept(pv: Pv<'_>, swapped: &super::ledger::Swapped, fresh: &Fresh) -> Vec<String> {
+    let mut why = Vec::new();
     let name = pv.name();
     if pv.provisioned_by().is_empty() {
-        return Err(never(&format!("volume `{name}` was made by hand: no provisioner can free it"))
-            .hint(format!("its bytes are at {}", pv.handle())));
+        why.push("it was made by hand: no provisioner can free it".to_owned());
     }
     let successor = fresh.successor.as_ref().map(Pvc);
     let volume = fresh.successor_volume.as_ref().map(Pv);
@@ -241,23 +251,18 @@ fn free(pv: Pv<'_>, swapped: &super::ledger::Swapped, fresh: &Fresh) -> Result<(
     }) && volume
         .is_some_and(|target| target.claim_uid() == swapped.uid && target.phase() == "Bound" && !target.is_going());
     if !stands {
-        return Err(never(&format!(
-            "volume `{name}` is kept: claim `{}` does not stand on `{}` any more",
-            swapped.claim, swapped.target
-        )));
+        why.push(format!("claim `{}` does not stand on `{}` any more", swapped.claim, swapped.target));
     }
     if let Some(claim) = fresh.claim.as_ref().map(Pvc)
         && claim.volume() == name
     {
-        return Err(never(&format!("volume `{name}` is kept: claim `{}` is bound to it", claim.reference())));
+        why.push(format!("claim `{}` is bound to it", claim.reference()));
     }
     if let Some(other) = sharing(pv.backend(), name, &fresh.volumes) {
-        return Err(never(&format!("volume `{name}` is kept: `{other}` stands on the same backend")));
+        why.push(format!("`{other}` stands on the same backend"));
     }
-    if let Some(dependent) = fresh.dependents.first() {
-        return Err(never(&format!("volume `{name}` is kept: {dependent} depends on it")));
-    }
-    Ok(())
+    why.extend(fresh.dependents.iter().cloned());
+    why
 }
 
 /// Never without a claimRef (I3); a new one only as a reservation for the name that the bytes belong to.

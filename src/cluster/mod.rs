@@ -5,6 +5,7 @@
 //! that plan its writes. What must stay true: nothing here knows scripts, terminals or the order of a migration.
 
 pub mod connect;
+mod dependents;
 mod error;
 pub mod guard;
 pub mod keep;
@@ -24,6 +25,7 @@ pub mod wait;
 pub mod workload;
 
 pub use connect::{Cluster, Target, connect, over};
+pub use dependents::before_free;
 pub use error::Error;
 pub use kinds::{Resource, known};
 pub use lease::Lease;

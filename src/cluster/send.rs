@@ -253,16 +253,14 @@ impl Door {
             if needs.successor
                 && let Some(swapped) = books.swapped.get(Pv(target).name()).map(|swapped| books.last_of(swapped))
             {
-                let claim = &swapped.claim;
-                fresh.successor = cluster.find(&claims, &claim.namespace, &claim.name).await.map_err(look)?;
-                fresh.successor_volume = cluster.find(&volumes, "", &swapped.target).await.map_err(look)?;
-                fresh.dependents = self.dependents(Pv(target)).await?;
+                let more = super::dependents::before_free(cluster, target, swapped).await?;
+                fresh = Fresh { target: fresh.target.clone(), ..more };
             }
         }
         if needs.pods {
             fresh.pods = cluster.list_all(&known("Pod"), &write.namespace).await.map_err(look)?;
         }
-        if needs.volumes {
+        if needs.volumes && fresh.volumes.is_empty() {
             fresh.volumes = cluster.list_all(&volumes, "").await.map_err(look)?;
         }
         for owner in guard::new_owners(write, fresh.target.as_ref()) {
@@ -281,24 +279,6 @@ impl Door {
             }
         }
         Ok(fresh)
-    }
-
-    /// Snapshots and clones that need the volume's bytes.
-    async fn dependents(&self, volume: Pv<'_>) -> Result<Vec<String>, Problem> {
-        let mut found = Vec::new();
-        let Some(super::pv::Backend::Handle(_, handle)) = volume.backend() else {
-            return Ok(found);
-        };
-        if let Some(kind) = self.cluster.find_resource("VolumeSnapshotContent.snapshot.storage.k8s.io").await? {
-            let contents =
-                self.cluster.list_all(&kind, "").await.map_err(|e| e.problem("see the snapshots of a volume", None))?;
-            for content in contents {
-                if text(&content, "/spec/source/volumeHandle") == handle {
-                    found.push(format!("VolumeSnapshotContent:{}", text(&content, "/metadata/name")));
-                }
-            }
-        }
-        Ok(found)
     }
 
     /// Finds out by reading whether a write was carried out.

@@ -1,5 +1,6 @@
 //! The one place that asks for the time. Nobody compares this clock with a server's or a node's.
 
+use super::Problem;
 use std::time::{Duration, Instant};
 
 /// Where time comes from: the system, or (later) the lab.
@@ -80,6 +81,28 @@ pub fn human_seconds(seconds: f64) -> String {
     }
 }
 
+/// `90m`, `72h`, `7d`: a span as people type it.
+///
+/// # Errors
+/// If it is not a whole number with one of the units s, m, h, d, or is longer than a century.
+pub fn parse_duration(text: &str) -> Result<Duration, Problem> {
+    let wrong = || Problem::usage(format!("`{}` is not a duration", super::names::plain(text))).hint("90m, 72h or 7d");
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
+    let seconds: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86400,
+        _ => return Err(wrong()),
+    };
+    if number.is_empty() || !number.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let all = number.checked_mul(seconds).filter(|all| *all <= 100 * 366 * 86400).ok_or_else(wrong)?;
+    Ok(Duration::from_secs(all))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +111,16 @@ mod tests {
     fn durations_read_well() {
         for (seconds, text) in [(0.0, "0.0s"), (9.94, "9.9s"), (12.4, "12s"), (75.0, "1m15s"), (7260.0, "2h01m")] {
             assert_eq!(human_seconds(seconds), text);
+        }
+    }
+
+    #[test]
+    fn spans_are_whole_numbers_with_a_unit() {
+        for (text, seconds) in [("0s", 0), ("90m", 5400), ("72h", 259_200), ("7d", 604_800)] {
+            assert_eq!(parse_duration(text).unwrap().as_secs(), seconds, "{text}");
+        }
+        for text in ["", "7", "d", "-1h", "1.5h", "7 d", "1w", "99999999999999999999h", "999999d", "7ä", "1h30m"] {
+            assert!(parse_duration(text).is_err(), "{text}");
         }
     }
 }

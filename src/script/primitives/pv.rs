@@ -153,7 +153,7 @@ free_pv(get_pv(source.name)).freed && find_pv(source.name) == ()"#,
         effect: Effect::Free,
         rights: &[
             ("get list patch watch", "", "persistentvolumes"),
-            ("get", "", "persistentvolumeclaims"),
+            ("get list", "", "persistentvolumeclaims"),
             ("list", "snapshot.storage.k8s.io", "volumesnapshotcontents"),
         ],
         run: |step, args| Box::pin(free_pv(step, args)),
