@@ -114,15 +114,24 @@ impl Journal {
     /// # Errors
     /// If it is corrupt, of an unknown version or cannot be read.
     pub fn open(run: RunId, store: Box<dyn Store>) -> Result<Self, Problem> {
-        let events = store.load()?;
-        let mut next_n = 0;
-        for event in &events {
+        let told = |illegal: Illegal| match illegal {
+            Illegal::Version { n, v } => store::another_version(n, v.into()),
+            other => corrupt(&other.to_string()),
+        };
+        let (mut state, mut next_n, mut is_in_parts) = (State::default(), 0, false);
+        store.each(&mut |event| {
             if event.n != next_n {
                 return Err(corrupt(&format!("record {} where {next_n} belongs", event.n)));
             }
             next_n += 1;
+            is_in_parts |=
+                event.t == T::Fact && event.out.as_ref().and_then(Back::of).is_some_and(|back| back.to.is_some());
+            // What stands of it is known only when all of it is.
+            if is_in_parts { Ok(()) } else { state.take(event).map_err(told) }
+        })?;
+        if is_in_parts {
+            state = State::fold(store.load()?).map_err(told)?;
         }
-        let state = State::fold(events).map_err(|illegal| corrupt(&illegal.to_string()))?;
         Ok(Journal { run, store, fence: None, inner: Mutex::new(Inner { state, next_n }) })
     }
 
@@ -400,8 +409,7 @@ impl Journal {
 }
 
 fn corrupt(why: &str) -> Problem {
-    Problem::new(Kind::Diverged, format!("the journal is damaged: {why}"))
-        .hint("nothing was sent; keep the run's directory and compare it with the cluster by hand")
+    Problem::new(Kind::Diverged, format!("the journal is damaged: {why}")).hint(store::KEEP)
 }
 
 #[cfg(test)]

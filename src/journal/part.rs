@@ -99,7 +99,7 @@ pub fn standing(events: Vec<Event>) -> Standing {
         }
         let ended = (event.t == T::End && event.err.is_none()).then(|| event.id.as_str().to_owned());
         let of = ended.and_then(|branch| begun.iter().position(|back| back.branch == branch));
-        let out = of.and(event.out.clone()).unwrap_or_default();
+        let out = of.and_then(|_| event.out.clone()).unwrap_or_default();
         standing.events.push(event);
         if let Some(at) = of {
             let back = begun.swap_remove(at);

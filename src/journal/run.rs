@@ -60,6 +60,8 @@ pub enum RunStatus {
     Stopped,
     /// Some process has it.
     Running,
+    /// It cannot be read, or another version of this program wrote it: what became of it is not known.
+    Damaged,
 }
 
 /// One line of `pvmigrate runs`.
@@ -129,6 +131,7 @@ impl Runs {
     pub fn open(&self, run: &RunId) -> Result<(RunFile, Journal, PathBuf), Problem> {
         let dir = self.look_up(run)?;
         let file = read_run_file(&dir)?;
+        has_journal(&dir)?;
         let journal = Journal::open(run.clone(), Box::new(FileStore::open(&dir)?))?;
         Ok((file, journal, dir))
     }
@@ -150,8 +153,12 @@ impl Runs {
         let mut all = Vec::new();
         for cluster in entries(&self.root)? {
             for dir in entries(&cluster)? {
-                if dir.join("run.json").is_file() {
-                    all.push(listing(&dir)?);
+                let name = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                if let Ok(run) = RunId::parse(&name)
+                    && dir.join("run.json").is_file()
+                {
+                    // One that cannot be read does not hide the others.
+                    all.push(listing(&dir).unwrap_or_else(|problem| damaged(run, &dir, &problem)));
                 }
             }
         }
@@ -187,7 +194,7 @@ impl Runs {
             Err(e) => return Err(unusable(&dir, &e)),
         }
         let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-        Ok((parse(&bytes[..whole])?, offset + whole as u64, held))
+        Ok((parse(&bytes[..whole], &dir)?, offset + whole as u64, held))
     }
 
     /// Removes a run's directory.
@@ -196,7 +203,13 @@ impl Runs {
     /// If it is unknown, or running, or would have to be resumed.
     pub fn forget(&self, run: &RunId, force: bool) -> Result<(), Problem> {
         let dir = self.look_up(run)?;
-        let RunListing { status, typed, .. } = listing(&dir)?;
+        let RunListing { status, typed, last, .. } =
+            listing(&dir).unwrap_or_else(|problem| damaged(run.clone(), &dir, &problem));
+        if status == RunStatus::Damaged && !force {
+            return Err(Problem::refused(format!("what became of run {run} is not known: {last}"))
+                .hint("another version of pvmigrate may be able to go on with it")
+                .hint(format!("to lose its journal for good: pvmigrate runs forget {run} --force")));
+        }
         if status == RunStatus::Running || (status == RunStatus::Stopped && !force) {
             let next = if typed { "runs show" } else { "resume" };
             return Err(Problem::refused(format!("run {run} is not over"))
@@ -226,15 +239,18 @@ impl Runs {
 fn listing(dir: &Path) -> Result<RunListing, Problem> {
     let file = read_run_file(dir)?;
     let events = read_events(dir)?;
+    let gap = events.iter().enumerate().find(|(at, event)| event.n != *at as u64);
+    let gap = gap.map(|(at, event)| format!("record {} where {at} belongs", event.n));
     let last = events.iter().rev().find_map(|event| event.err.clone());
     let (state, damage) = match State::fold(events) {
         Ok(state) => (state, None),
-        Err(damage) => (State::default(), Some(damage)),
+        Err(damage) => (State::default(), Some(damage.to_string())),
     };
+    let damage = gap.or(damage);
     let status = if is_held(dir) {
         RunStatus::Running
     } else if damage.is_some() {
-        RunStatus::Stopped
+        RunStatus::Damaged
     } else {
         state.status()
     };
@@ -247,7 +263,7 @@ fn listing(dir: &Path) -> Result<RunListing, Problem> {
         writes: state.writes,
         context: file.context,
         last: match (damage, status, last) {
-            (Some(damage), ..) => damage.to_string(),
+            (Some(damage), ..) => damage,
             (None, RunStatus::Refused | RunStatus::Stopped, Some(problem)) => problem.message,
             _ => String::new(),
         },
@@ -255,6 +271,24 @@ fn listing(dir: &Path) -> Result<RunListing, Problem> {
         namespace: String::new(),
         dir: dir.to_owned(),
     })
+}
+
+/// What there is to say of a run that cannot be read.
+fn damaged(run: RunId, dir: &Path, problem: &Problem) -> RunListing {
+    let file = read_run_file(dir).ok();
+    RunListing {
+        run,
+        script: file.as_ref().map(|file| file.script.clone()).unwrap_or_default(),
+        status: if is_held(dir) { RunStatus::Running } else { RunStatus::Damaged },
+        began: file.as_ref().map(|file| file.began.clone()).unwrap_or_default(),
+        steps: 0,
+        writes: 0,
+        context: file.map(|file| file.context).unwrap_or_default(),
+        last: problem.message.clone(),
+        typed: false,
+        namespace: String::new(),
+        dir: dir.to_owned(),
+    }
 }
 
 fn is_held(dir: &Path) -> bool {
@@ -274,10 +308,20 @@ fn read_run_file(dir: &Path) -> Result<RunFile, Problem> {
 
 fn read_events(dir: &Path) -> Result<Vec<Event>, Problem> {
     match std::fs::read(dir.join("journal.jsonl")) {
-        Ok(bytes) => parse(&bytes[..bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1)]),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Ok(bytes) => parse(&bytes[..bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1)], dir),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => has_journal(dir).map(|()| Vec::new()),
         Err(e) => Err(unusable(dir, &e)),
     }
+}
+
+/// The journal is there before `run.json` is: a run without one is no run that did nothing.
+fn has_journal(dir: &Path) -> Result<(), Problem> {
+    if dir.join("journal.jsonl").exists() {
+        return Ok(());
+    }
+    Err(Problem::new(Kind::Diverged, format!("the journal {} is missing", dir.join("journal.jsonl").display()))
+        .hint("what the run did is not known: nothing was sent")
+        .hint("put the file back, or look for the annotations pvmigrate.io/… on volumes and workloads"))
 }
 
 fn entries(dir: &Path) -> Result<Vec<PathBuf>, Problem> {

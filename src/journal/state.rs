@@ -63,6 +63,9 @@ pub struct State {
     pub parts: u32,
     /// Claims that were made anew on the way back: the uid of before, and the one since.
     pub remade: BTreeMap<String, String>,
+    /// How many steps were looked at to forget what they returned: more than a few for each would be too many.
+    #[cfg(test)]
+    pub looked: usize,
 }
 
 impl State {
@@ -73,7 +76,7 @@ impl State {
     pub fn fold(events: Vec<Event>) -> Result<State, Illegal> {
         let part::Standing { events, parts, remade, touched } = part::standing(events);
         let mut state = State { parts, remade, touched, ..State::default() };
-        events.into_iter().try_for_each(|event| state.next(&event))?;
+        events.into_iter().try_for_each(|event| state.take(event))?;
         Ok(state)
     }
 
@@ -82,15 +85,24 @@ impl State {
     /// # Errors
     /// If it cannot follow what was there: the state is then unchanged.
     pub fn next(&mut self, event: &Event) -> Result<(), Illegal> {
+        self.take(event.clone())
+    }
+
+    /// The same with a record that nobody else needs: what it holds is moved.
+    ///
+    /// # Errors
+    /// As [`State::next`].
+    pub fn take(&mut self, mut event: Event) -> Result<(), Illegal> {
         if event.v != VERSION {
             return Err(Illegal::Version { n: event.n, v: event.v });
         }
         let before = self.steps.get(&event.id).map(|step| &step.phase);
-        let order =
-            |phase: &str| Err(Illegal::Order { n: event.n, t: event.t, id: event.id.clone(), phase: phase.to_owned() });
+        let order = |event: &Event, phase: &str| {
+            Err(Illegal::Order { n: event.n, t: event.t, id: event.id.clone(), phase: phase.to_owned() })
+        };
         match (event.t, before) {
             (T::Fact, _) => {
-                let fact = event.out.clone().unwrap_or_default();
+                let fact = event.out.unwrap_or_default();
                 self.back = Back::of(&fact).or(self.back.take());
                 self.facts.push(fact);
             }
@@ -100,34 +112,34 @@ impl State {
             (T::End, _) => {
                 self.back.take_if(|back| back.branch == event.id.as_str());
                 self.forget_results_in(event.id.as_str());
-                self.ended.insert(event.id.to_string(), event.out.clone().unwrap_or_default());
+                self.ended.insert(event.id.to_string(), event.out.unwrap_or_default());
             }
             // A second start is a new permit, or the redoing of a step that a crash or a failure left.
             (T::Start, None | Some(Phase::Started | Phase::Failed(_))) => self.start(event),
-            (T::Start, Some(Phase::Done { .. })) => return order("its end"),
+            (T::Start, Some(Phase::Done { .. })) => return order(&event, "its end"),
             // Reads that steer have no start of their own.
             (T::Done, None | Some(Phase::Started | Phase::Failed(_))) => {
-                let out = event.out.clone().unwrap_or_default();
-                self.finish(event, Phase::Done { out, blob: event.blob.clone() });
+                let (out, blob) = (event.out.take().unwrap_or_default(), event.blob.take());
+                self.finish(&event, Phase::Done { out, blob });
             }
-            (T::Done, Some(Phase::Done { .. })) => return order("its end"),
+            (T::Done, Some(Phase::Done { .. })) => return order(&event, "its end"),
             (T::Fail, None | Some(Phase::Started | Phase::Failed(_))) => {
-                let problem = event.err.clone().unwrap_or_else(|| Problem::bug("a failure without a reason"));
-                self.finish(event, Phase::Failed(problem));
+                let problem = event.err.take().unwrap_or_else(|| Problem::bug("a failure without a reason"));
+                self.finish(&event, Phase::Failed(problem));
             }
-            (T::Fail, Some(Phase::Done { .. })) => return order("its end"),
+            (T::Fail, Some(Phase::Done { .. })) => return order(&event, "its end"),
             (T::Beat, Some(Phase::Started)) => {
                 if let Some(step) = self.steps.get_mut(&event.id) {
-                    step.beat.clone_from(&event.out);
+                    step.beat = event.out;
                 }
             }
-            (T::Beat, _) => return order("anything but its start"),
+            (T::Beat, _) => return order(&event, "anything but its start"),
             (T::Undone, Some(_)) => {
                 if let Some(step) = self.steps.get_mut(&event.id) {
                     step.undone = true;
                 }
             }
-            (T::Undone, None) => return order("nothing"),
+            (T::Undone, None) => return order(&event, "nothing"),
         }
         Ok(())
     }
@@ -165,6 +177,12 @@ impl State {
     /// What was read and answered in a branch that closes is not asked for again: it stays in the journal's place only.
     fn forget_results_in(&mut self, branch: &str) {
         let inside = format!("{branch}/");
+        #[cfg(test)]
+        {
+            let inside = |id: &StepId| id.as_str().starts_with(&inside);
+            self.looked +=
+                self.steps.range(StepId::new(format!("{branch}/"))..).take_while(|(id, _)| inside(id)).count();
+        }
         for (id, step) in self.steps.range_mut(StepId::new(inside.clone())..) {
             if !id.as_str().starts_with(&inside) {
                 break;
@@ -183,17 +201,18 @@ impl State {
         }
     }
 
-    fn start(&mut self, event: &Event) {
-        if let Some(write) = &event.write {
+    fn start(&mut self, mut event: Event) {
+        let write = event.write.take();
+        if let Some(write) = &write {
             self.touched.insert(write.object().to_string());
-        }
-        let step = self.entry(event);
-        step.phase = Phase::Started;
-        if let Some(write) = &event.write {
-            step.write = Some(write.clone());
-            step.sig.clone_from(&event.sig);
-            step.sent += 1;
             self.writes += 1;
+        }
+        let step = self.entry(&event);
+        step.phase = Phase::Started;
+        if write.is_some() {
+            step.write = write;
+            step.sig = event.sig;
+            step.sent += 1;
         }
     }
 

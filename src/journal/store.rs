@@ -3,18 +3,25 @@
 //! What must stay true: `append(_, durable: true)` returns only after `fdatasync`; a torn last line is cut off when the
 //! file is opened, any other damage is an error.
 
-use super::Event;
+use super::{Event, VERSION};
 use crate::words::{Json, Kind, Problem};
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write as _};
+use std::io::{BufRead as _, BufReader, Seek, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// What a journal needs of its place.
 pub trait Store: Send + Sync {
     /// Every whole record, oldest first.
     fn load(&self) -> Result<Vec<Event>, Problem>;
+    /// The same one by one, for whoever keeps little of each.
+    ///
+    /// # Errors
+    /// If they cannot be read, or what `take` says.
+    fn each(&self, take: &mut dyn FnMut(Event) -> Result<(), Problem>) -> Result<(), Problem> {
+        self.load()?.into_iter().try_for_each(take)
+    }
     /// After `Ok` with `durable`, this record and all before it survive a crash of the machine. After `Err` it is not
     /// known whether the record exists.
     fn append(&self, event: &Event, durable: bool) -> Result<(), Problem>;
@@ -39,6 +46,8 @@ pub struct FileStore {
     file: Mutex<File>,
     /// A record could not be written: the next one would stand behind what nobody can read.
     broken: AtomicBool,
+    /// How many blobs were begun.
+    halves: AtomicU64,
     /// Held as long as the store lives: the second process gets an error.
     lock: File,
 }
@@ -65,21 +74,48 @@ impl FileStore {
             .map_err(|e| unusable(dir, &e))?;
         // The names of new files are durable only with their directory.
         File::open(dir).and_then(|d| d.sync_all()).map_err(|e| unusable(dir, &e))?;
-        Ok(FileStore { dir: dir.to_owned(), file: Mutex::new(file), lock, broken: AtomicBool::new(false) })
+        Ok(FileStore {
+            dir: dir.to_owned(),
+            file: Mutex::new(file),
+            lock,
+            broken: AtomicBool::new(false),
+            halves: AtomicU64::new(0),
+        })
     }
 }
 
 impl Store for FileStore {
     fn load(&self) -> Result<Vec<Event>, Problem> {
+        let mut events = Vec::new();
+        self.each(&mut |event| {
+            events.push(event);
+            Ok(())
+        })?;
+        Ok(events)
+    }
+
+    fn each(&self, take: &mut dyn FnMut(Event) -> Result<(), Problem>) -> Result<(), Problem> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut bytes = Vec::new();
-        file.rewind().and_then(|()| file.read_to_end(&mut bytes)).map_err(|e| unusable(&self.dir, &e))?;
-        let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
-        if whole < bytes.len() {
-            // A record without its newline was never acknowledged: nothing was sent because of it.
-            file.set_len(whole as u64).and_then(|()| file.sync_data()).map_err(|e| unusable(&self.dir, &e))?;
+        file.rewind().map_err(|e| unusable(&self.dir, &e))?;
+        let (mut whole, mut number, mut line) = (0, 0, Vec::new());
+        let mut reader = BufReader::with_capacity(256 << 10, &*file);
+        loop {
+            line.clear();
+            let bytes = reader.read_until(b'\n', &mut line).map_err(|e| unusable(&self.dir, &e))?;
+            if line.pop() != Some(b'\n') {
+                break;
+            }
+            whole += bytes as u64;
+            if !line.is_empty() {
+                number += 1;
+                take(record(&line, number, &self.dir)?)?;
+            }
         }
-        parse(&bytes[..whole])
+        // A record without its newline was never acknowledged: nothing was sent because of it.
+        if file.metadata().map_err(|e| unusable(&self.dir, &e))?.len() > whole {
+            file.set_len(whole).and_then(|()| file.sync_data()).map_err(|e| unusable(&self.dir, &e))?;
+        }
+        Ok(())
     }
 
     fn append(&self, event: &Event, durable: bool) -> Result<(), Problem> {
@@ -114,7 +150,8 @@ impl Store for FileStore {
         if path.exists() {
             return Ok(name);
         }
-        let half = dir.join(format!("{name}.half"));
+        // Branches that read the same at the same time write it each for itself.
+        let half = dir.join(format!("{name}.half-{}", self.halves.fetch_add(1, Ordering::SeqCst)));
         std::fs::create_dir_all(&dir)
             .and_then(|()| {
                 let mut file = private(OpenOptions::new().create(true).truncate(true).write(true)).open(&half)?;
@@ -128,27 +165,49 @@ impl Store for FileStore {
     }
 
     fn get_blob(&self, name: &str) -> Result<Json, Problem> {
+        let damaged = || Problem::new(Kind::Diverged, format!("blob {name} of the journal is damaged")).hint(KEEP);
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(damaged());
+        }
         let text = std::fs::read_to_string(self.dir.join("blobs").join(name)).map_err(|e| unusable(&self.dir, &e))?;
         if blake3::hash(text.as_bytes()).to_hex()[..32] != *name {
-            return Err(Problem::new(Kind::Diverged, format!("blob {name} of the journal is damaged")));
+            return Err(damaged());
         }
-        serde_json::from_str(&text)
-            .map_err(|e| Problem::new(Kind::Diverged, format!("blob {name} of the journal is damaged")).because(&e))
+        serde_json::from_str(&text).map_err(|e| damaged().because(&e))
     }
 }
 
 /// Parses whole lines.
-pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Event>, Problem> {
-    bytes
-        .split(|b| *b == b'\n')
-        .filter(|line| !line.is_empty())
-        .enumerate()
-        .map(|(number, line)| {
-            serde_json::from_slice(line).map_err(|e| {
-                Problem::new(Kind::Diverged, format!("line {} of the journal is damaged", number + 1)).because(&e)
-            })
-        })
-        .collect()
+pub(super) fn parse(bytes: &[u8], dir: &Path) -> Result<Vec<Event>, Problem> {
+    let lines = bytes.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+    lines.enumerate().map(|(at, line)| record(line, at + 1, dir)).collect()
+}
+
+fn record(line: &[u8], number: usize, dir: &Path) -> Result<Event, Problem> {
+    serde_json::from_slice(line).map_err(|e| {
+        // What another version adds may be what cannot be read here.
+        let version = serde_json::from_slice::<Json>(line).ok().and_then(|line| line["v"].as_u64());
+        match version {
+            Some(v) if v != u64::from(VERSION) => another_version(number as u64 - 1, v),
+            _ => Problem::new(
+                Kind::Diverged,
+                format!("line {number} of {} is damaged", dir.join("journal.jsonl").display()),
+            )
+            .because(&e)
+            .hint(KEEP),
+        }
+    })
+}
+
+/// What to do with a journal that says nothing certain any more.
+pub(super) const KEEP: &str = "nothing was sent; keep the run's directory and compare it with the cluster by hand";
+
+pub(super) fn another_version(n: u64, v: u64) -> Problem {
+    Problem::new(
+        Kind::Diverged,
+        format!("another version of pvmigrate wrote this journal: record {n} has format {v}, this one reads {VERSION}"),
+    )
+    .hint("nothing was sent; go on with the version that wrote it")
 }
 
 /// Journals may hold what only the operator should read.

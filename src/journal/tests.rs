@@ -161,6 +161,26 @@ fn large_results_are_blobs_and_damage_to_them_is_seen() {
 }
 
 #[test]
+fn branches_that_read_the_same_large_object_at_once_all_keep_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal_in(dir.path()).unwrap();
+    let big = |number: usize| json!(format!("{number} {}", "x".repeat(100_000)));
+    std::thread::scope(|scope| {
+        for branch in 0..8 {
+            let journal = &journal;
+            scope.spawn(move || {
+                for number in 0..20 {
+                    let step = id(&format!("root/1~{branch}/{number}"));
+                    journal.observe(&step, "list_pvs", "s", "", big(number)).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(journal.replay(&id("root/1~7/19"), "list_pvs", "s", ""), Ok(Replay::Done(big(19))));
+    assert_eq!(std::fs::read_dir(dir.path().join("blobs")).unwrap().count(), 20, "nothing is left half");
+}
+
+#[test]
 fn a_second_process_is_kept_out() {
     let dir = tempfile::tempdir().unwrap();
     let _first = journal_in(dir.path()).unwrap();
@@ -171,7 +191,7 @@ fn a_second_process_is_kept_out() {
 fn a_journal_of_the_first_version_is_read_for_ever() {
     let fixture = include_bytes!("../../tests/golden/journal-v1.jsonl");
     let mut state = State::default();
-    for event in store::parse(fixture).unwrap() {
+    for event in store::parse(fixture, std::path::Path::new("run")).unwrap() {
         state.next(&event).unwrap();
     }
     assert_eq!(state.writes, 2);
@@ -180,6 +200,26 @@ fn a_journal_of_the_first_version_is_read_for_ever() {
     let step = &state.steps[&id("root/3~PersistentVolumeClaim:shop/data/1.retain")];
     assert_eq!(step.write.as_ref().map(|write| write.object().to_string()), Some("PersistentVolume:pv-1".into()));
     assert_eq!(step.sent, 2);
+}
+
+/// Counted, not measured: a run that is ten times as long costs ten times as much.
+#[test]
+fn closing_branches_looks_at_each_step_a_few_times_at_most() {
+    for (branches, steps) in [(10, 60), (100, 60), (1000, 6), (1, 6000)] {
+        let mut state = State::default();
+        let mut done = |id: String| state.take(Event::new(T::Done, &StepId::new(id), "get_pv")).unwrap();
+        for branch in 0..branches {
+            for step in 0..steps {
+                done(format!("root/1~all/1~shop/data-{branch}/{step}"));
+            }
+        }
+        for branch in 0..branches {
+            state.take(Event::new(T::End, &id(&format!("root/1~all/1~shop/data-{branch}")), "end")).unwrap();
+        }
+        state.take(Event::new(T::End, &id("root/1~all"), "end")).unwrap();
+        // Once for its own branch, once for the one around it.
+        assert_eq!(state.looked, 2 * branches * steps, "{branches} branches of {steps} steps");
+    }
 }
 
 #[test]

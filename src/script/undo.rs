@@ -16,7 +16,7 @@ use crate::journal::{Class, Event, Journal, Phase, State, Step, StepId, T, Verb,
 pub use crate::journal::{ROLLBACK as BRANCH, is_of_rollback};
 use crate::words::{Json, ObjectRef, Problem};
 use serde_json::json;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What takes it back.
 pub const SCRIPT: &str = r#"//! Take a run back.
@@ -171,6 +171,7 @@ fn plan_of(state: &State, books: &Books, how: &str, takes: &dyn Fn(&StepId, &Ste
     let mut plan = Plan::default();
     let mut swaps = BTreeSet::new();
     let mut groups: Vec<Group> = Vec::new();
+    let mut by_key = HashMap::<String, usize>::new();
     let users = users(state);
     for (id, step) in state.steps.iter().filter(|(_, step)| !step.undone && is_possible(step)) {
         if !takes(id, step) {
@@ -188,8 +189,8 @@ fn plan_of(state: &State, books: &Books, how: &str, takes: &dyn Fn(&StepId, &Ste
             Taken::Never(problem) => (None, Some(problem)),
         };
         let key = unit_of(id);
-        let at = groups.iter().position(|group| group.key == key).unwrap_or_else(|| {
-            groups.push(Group { keys: [key.clone()].into(), key, ..Group::default() });
+        let at = *by_key.entry(key).or_insert_with_key(|key| {
+            groups.push(Group { keys: [key.clone()].into(), key: key.clone(), ..Group::default() });
             groups.len() - 1
         });
         let group = &mut groups[at];

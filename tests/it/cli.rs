@@ -193,6 +193,11 @@ fn a_state_directory_that_cannot_be_written_stops_before_the_first_step() {
     let file = desk.file("taken", "a file");
     let args = [&MOVE[..], &["--kubeconfig", &config, "--state-dir", &file]].concat();
     desk.says(&args, 3, &["the state directory", "--state-dir"]);
+    for command in
+        [&["runs"][..], &["resume"], &["resume", "0123abcd"], &["rollback", "0123abcd"], &["runs", "show", "0123abcd"]]
+    {
+        desk.says(&[command, &["--state-dir", &file]].concat(), 3, &["the state directory", "--state-dir"]);
+    }
     desk.says(
         &[&MOVE[..], &["--kubeconfig", &config, "--state-dir", "/proc/nowhere"]].concat(),
         3,
@@ -215,18 +220,76 @@ fn run_json(uid: &str, version: u32) -> String {
 fn journals_that_do_not_belong_are_refused() {
     let line = |v: u32| format!("{{\"v\":{v},\"n\":0,\"t\":\"done\",\"id\":\"root/1\",\"op\":\"now\",\"out\":1}}\n");
     for (run, lines, texts) in [
-        (run_json("11-22", 1), line(2), &["version 2 is not 1"][..]),
+        (
+            run_json("11-22", 1),
+            line(2),
+            &["another version of pvmigrate wrote this journal", "record 0 has format 2"][..],
+        ),
         (run_json("11-22", 9), line(1), &["another version of pvmigrate", "0.1.0"]),
-        (run_json("11-22", 1), "nonsense\n".to_owned(), &["line 1 of the journal is damaged"]),
+        (
+            run_json("11-22", 1),
+            "nonsense\n".to_owned(),
+            &["line 1 of ", "journal.jsonl is damaged", "nothing was sent"],
+        ),
+        (run_json("11-22", 1), line(1).replace("done", "vow").replace(":1,", ":7,"), &["record 0 has format 7"]),
+        (run_json("11-22", 1), line(1).replace("\"n\":0", "\"n\":4"), &["record 4 where 0 belongs"]),
         (run_json("33-44", 1), line(1), &["run 0123abcd belongs to another cluster", "--context there"]),
     ] {
         let desk = Desk::new();
         journal(&desk, &run, &lines);
         let config = desk.kubeconfig(&server(HELLO));
         desk.says(&["resume", "0123abcd", "--kubeconfig", &config], 5, texts);
+        if run == run_json("11-22", 1) {
+            desk.says(&["rollback", "0123abcd", "--kubeconfig", &config], 5, texts);
+            desk.says(&["cleanup", "0123abcd", "--kubeconfig", &config], 5, texts);
+        }
         let kept =
             std::fs::read_to_string(desk.path(".local/state/pvmigrate/runs/11-22/0123abcd/journal.jsonl")).unwrap();
         assert_eq!(kept, lines, "nothing is written to it");
+    }
+}
+
+const GONE: &str = "gone";
+
+/// Whatever is wrong with one run: the others are listed and found, and it is not thrown away by the way.
+#[test]
+fn a_damaged_run_hides_no_other_and_is_kept() {
+    let place = ".local/state/pvmigrate/runs/11-22";
+    for (run, lines, why) in [
+        (run_json("11-22", 1), "nonsense\n", "is damaged"),
+        (run_json("11-22", 1), "{\"v\":2,\"n\":0,\"t\":\"done\",\"id\":\"root/1\",\"op\":\"now\"}\n", "record 0"),
+        (
+            run_json("11-22", 1),
+            "{\"v\":1,\"n\":3,\"t\":\"done\",\"id\":\"root/1\",\"op\":\"now\"}\n",
+            "record 3 where 0",
+        ),
+        (run_json("11-22", 9), "", "another version of pvmigrate (format 9)"),
+        ("{".to_owned(), "", "run.json is damaged"),
+        (run_json("11-22", 1), GONE, "journal.jsonl is missing"),
+    ] {
+        let desk = Desk::new();
+        journal(&desk, &run, lines);
+        let path = desk.path(&format!("{place}/0123abcd/journal.jsonl"));
+        if lines == GONE {
+            std::fs::remove_file(&path).unwrap();
+            for word in ["resume", "rollback", "cleanup"] {
+                desk.says(&[word, "0123abcd"], 5, &["journal.jsonl is missing", "what the run did is not known"]);
+                assert!(!path.exists(), "{word} makes no journal that says that nothing was done");
+            }
+        }
+        let good = run_json("11-22", 1).replace("0123abcd", "4567cdef");
+        desk.file(&format!("{place}/4567cdef/run.json"), &good);
+        let write = r#"{"verb":"patch","gvk":{"version":"v1","kind":"PersistentVolume"},"name":"pv-1","precondition":{"uid":"u1"},"class":"reversible"}"#;
+        let line = format!(
+            "{{\"v\":1,\"n\":0,\"t\":\"start\",\"id\":\"root/1.retain\",\"op\":\"retain\",\"write\":{write}}}\n"
+        );
+        desk.file(&format!("{place}/4567cdef/journal.jsonl"), &line);
+        desk.says(&["runs"], 0, &["0123abcd", "damaged", why, "4567cdef", "pvmigrate resume 4567cdef"]);
+        // It is the newest one that stopped; that no cluster can be reached comes after.
+        desk.says(&["resume"], 2, &["KUBECONFIG"]);
+        desk.says(&["runs", "forget", "0123abcd"], 3, &["what became of run 0123abcd is not known", "--force"]);
+        assert!(desk.path(&format!("{place}/0123abcd/run.json")).exists());
+        desk.says(&["runs", "forget", "0123abcd", "--force"], 0, &["is forgotten"]);
     }
 }
 

@@ -106,7 +106,7 @@ fn listing(head: Json) -> Option<RunListing> {
         Err(problem) => RunListing {
             run,
             script: String::new(),
-            status: RunStatus::Stopped,
+            status: RunStatus::Damaged,
             began,
             steps: 0,
             writes: 0,
