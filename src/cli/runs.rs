@@ -106,7 +106,15 @@ fn forget(global: &Global, run: &str, force: bool) -> Result<(), Failure> {
             run
         }
         Kept::Cluster(run, there) => {
-            there.runtime.block_on(store::runs::forget(&there.shelf, &run, force))?;
+            let (cluster, cancel) = (&there.shelf.cluster, CancellationToken::new());
+            let file = RunFile { namespace: there.shelf.namespace.clone(), ..RunFile::new(run.clone(), "") };
+            // A process that is at work keeps its journal.
+            let lease = session::fence(cluster, &file, None, &ui::voice(global), &cancel)?;
+            there.runtime.block_on(async {
+                store::runs::may_forget(&there.shelf, &run, force).await?;
+                lease.clear().await?;
+                store::runs::forget(&there.shelf, &run).await
+            })?;
             run
         }
     };

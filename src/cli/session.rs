@@ -233,7 +233,7 @@ pub fn forget(global: &Global, run: &RunId) -> Result<(), Problem> {
         return Runs::new(&state_dir(global)?).forget(run, true);
     }
     match find_in_cluster(global, Some(run.clone()))? {
-        Kept::Cluster(run, there) => there.runtime.block_on(runs::forget(&there.shelf, &run, true)),
+        Kept::Cluster(run, there) => there.runtime.block_on(runs::forget(&there.shelf, &run)),
         Kept::Dir(_) => Ok(()),
     }
 }
@@ -446,17 +446,19 @@ pub fn execute_in(start: Start, branch: &str) -> Result<Ended, Problem> {
     let session =
         Arc::new(Session { door, runtime: runtime.handle().clone(), voice, args: file.args.clone(), yes, resumed });
     let sources = script.sources.clone();
-    let result = std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("script".into()).stack_size(STACK_BYTES);
-        match thread.spawn_scoped(scope, || script.run(&session, branch)) {
-            Ok(handle) => handle.join().unwrap_or_else(|_| Err(Problem::bug("the script's thread panicked"))),
-            Err(e) => Err(Problem::local("no thread can be started", &e)),
-        }
+    // A journal that others can write to is ours before anything is added to it.
+    let held = if journal.is_shared() { runtime.block_on(journal.hold()).map(|_| ()) } else { Ok(()) };
+    let is_ours = held.is_ok();
+    let result = held.and_then(|()| {
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("script".into()).stack_size(STACK_BYTES);
+            match thread.spawn_scoped(scope, || script.run(&session, branch)) {
+                Ok(handle) => handle.join().unwrap_or_else(|_| Err(Problem::bug("the script's thread panicked"))),
+                Err(e) => Err(Problem::local("no thread can be started", &e)),
+            }
+        })
     });
-    let result = match result {
-        Ok(value) => journal.end(branch, value.clone()).map(|()| value),
-        Err(problem) => Err(problem),
-    };
+    let result = result.and_then(|value| journal.end(branch, value.clone()).map(|()| value));
     let counts = cluster.requests();
     tracing::debug!(
         "requests: {} reads, {} more for the guards, {} writes, {} watches",
@@ -466,7 +468,7 @@ pub fn execute_in(start: Start, branch: &str) -> Result<Ended, Problem> {
         load(&counts.watches)
     );
     // What is lost here is found by a read.
-    if let Err(problem) = journal.close() {
+    if is_ours && let Err(problem) = journal.close() {
         tracing::debug!("{problem}");
     }
     runtime.block_on(fence.release());

@@ -180,6 +180,11 @@ impl Journal {
         self.store.load()
     }
 
+    /// True if a process elsewhere can write to it.
+    pub fn is_shared(&self) -> bool {
+        self.store.is_shared()
+    }
+
     /// This process has come to its end: nothing waits any more to be written.
     ///
     /// # Errors

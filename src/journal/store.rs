@@ -33,6 +33,10 @@ pub trait Store: Send + Sync {
     fn lock_name(&self) -> Option<String> {
         None
     }
+    /// True if a process elsewhere can write to it: then even what need not be durable is recorded inside of the fence only.
+    fn is_shared(&self) -> bool {
+        false
+    }
     /// This process adds nothing more: what still waits is written.
     fn close(&self) -> Result<(), Problem> {
         Ok(())

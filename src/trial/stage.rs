@@ -4,8 +4,9 @@
 //! and by our own crash tests. What must stay true: everything of it is below one directory of the caller's.
 
 use super::doom::{Doom, Dying, Faulty};
+use crate::cluster::store::{ClusterStore, Shelf, runs};
 use crate::cluster::{self, Cluster, Door, Fact, Ledger, Vigils, wait};
-use crate::journal::{Back, FileStore, Journal, StepId, Store};
+use crate::journal::{Back, Event, FileStore, Journal, RunFile, StepId, Store};
 use crate::lab::faults::Faults;
 use crate::lab::kubelet::Images;
 use crate::lab::scenario::Scenario;
@@ -23,6 +24,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
+/// The namespace of journals in the lab.
+const RECORDS_IN: &str = "default";
 /// The engine's thread needs room for the call levels that scripts may use.
 const STACK_BYTES: usize = 64 << 20;
 /// No run in a small cluster takes longer; one that does waits for something that never comes.
@@ -39,6 +42,8 @@ pub struct Stage {
     pub lab: Lab,
     /// Stands between the runs and their outsides.
     pub between: Option<Arc<dyn Between>>,
+    /// The journal is kept in the lab, not in a directory.
+    pub in_cluster: bool,
     dir: PathBuf,
     state: PathBuf,
 }
@@ -141,7 +146,7 @@ impl Stage {
             let late = lab.core().look(all_run).unwrap_or_default();
             return Err(Problem::usage(format!("the scenario does not come to run: {late}")));
         }
-        Ok(Stage { lab, between: None, dir: dir.to_owned(), state })
+        Ok(Stage { lab, between: None, in_cluster: false, dir: dir.to_owned(), state })
     }
 
     /// Waits until nothing is on its way any more: what does not come to run, or does not go, is left as it is.
@@ -175,14 +180,6 @@ impl Stage {
             .enable_all()
             .build()
             .map_err(|e| Problem::local("no threads can be started", &e))?;
-        let dir = self.dir_of(run)?;
-        let store = Dying { inner: open(&dir)?, file: dir.join("journal.jsonl"), doom: doom.clone() };
-        let store: Box<dyn Store> = match &self.between {
-            Some(between) => between.place(store),
-            None => Box::new(store),
-        };
-        let journal = Arc::new(Journal::open(run.clone(), store)?);
-        let ledger = Arc::new(Ledger::from_facts(&journal.facts())?);
         let cluster = runtime.block_on(async {
             let doom = doom.clone();
             let way = Faulty { inner: self.lab.transport(), doom: doom.clone() };
@@ -192,6 +189,19 @@ impl Stage {
                 (None, None) => cluster::over(way, "lab"),
             }
         });
+        let (inner, file): (Box<dyn Store>, _) = if self.in_cluster {
+            (self.store_in_cluster(&cluster, &runtime, run, resumed)?, None)
+        } else {
+            let dir = self.dir_of(run)?;
+            (Box::new(open(&dir)?), Some(dir.join("journal.jsonl")))
+        };
+        let store = Dying { inner, file, doom: doom.clone() };
+        let store: Box<dyn Store> = match &self.between {
+            Some(between) => between.place(store),
+            None => Box::new(store),
+        };
+        let journal = Arc::new(Journal::open(run.clone(), store)?);
+        let ledger = Arc::new(Ledger::from_facts(&journal.facts())?);
         let vigils = Arc::new(Vigils::default());
         let door = Door { cluster, journal: journal.clone(), ledger, vigils, cancel: cancel.clone() };
         let session = Arc::new(Session { door, runtime: runtime.handle().clone(), voice, args, yes: true, resumed });
@@ -213,6 +223,10 @@ impl Stage {
         });
         let ended = ended.and_then(|value| journal.end(&branch, value.clone()).map(|()| value));
         over.cancel();
+        // The dead close nothing.
+        if let Err(problem) = journal.close() {
+            tracing::debug!("{problem}");
+        }
         drop((session, journal, script));
         runtime.shutdown_timeout(Duration::from_secs(5));
         match ended {
@@ -228,7 +242,7 @@ impl Stage {
     /// # Errors
     /// Why it cannot be taken back, or what ended that before its end.
     pub fn take_back(&self, run: &RunId, doom: &Arc<Doom>, way: TakeBack) -> Result<(), Problem> {
-        let events = open(&self.dir_of(run)?)?.load()?;
+        let events = self.events(run)?;
         let (state, books) = undo::before_rollback(&events)?;
         let back = Back { branch: undo::BRANCH.into(), ..Back::default() };
         self.go_back(run, doom, &undo::plan(&state, &books, way.how), &back, way)
@@ -269,6 +283,43 @@ impl Stage {
         let args = undo::args(plan, &opts, 4);
         let branch = back.branch.clone();
         self.play(run, doom, Play { script, cancel, args, branch, resumed: true, voice, within, faults }).map(|_| ())
+    }
+
+    /// Every record of a run so far.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn events(&self, run: &RunId) -> Result<Vec<Event>, Problem> {
+        if !self.in_cluster {
+            return open(&self.dir_of(run)?)?.load();
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Problem::local("no threads can be started", &e))?;
+        runtime.block_on(async {
+            let cluster = cluster::over(self.lab.transport(), "lab");
+            let shelf = Shelf { cluster, namespace: RECORDS_IN.to_owned() };
+            runs::show(&shelf, run).await.map(|(_, events)| events)
+        })
+    }
+
+    /// The journal in the lab itself: a resumed run has nothing else.
+    fn store_in_cluster(
+        &self,
+        cluster: &Cluster,
+        runtime: &tokio::runtime::Runtime,
+        run: &RunId,
+        resumed: bool,
+    ) -> Result<Box<dyn Store>, Problem> {
+        let shelf = Shelf { cluster: cluster.clone(), namespace: RECORDS_IN.to_owned() };
+        let runtime = runtime.handle().clone();
+        let store = if resumed {
+            ClusterStore::open(shelf, runtime, run)?.1
+        } else {
+            ClusterStore::create(shelf, runtime, &RunFile::new(run.clone(), "trial"))?
+        };
+        Ok(Box::new(store))
     }
 
     fn dir_of(&self, run: &RunId) -> Result<PathBuf, Problem> {

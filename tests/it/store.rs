@@ -255,7 +255,7 @@ fn what_people_do_to_labels_stops_nothing() {
     assert_eq!(answer(&journal, "root/1~shop/logs/40"), Replay::Done(json!({"step": 40, "answer": "x".repeat(1500)})));
     let last = place.names("-0").pop().unwrap();
     assert_eq!(place.map(&last)["metadata"]["labels"]["pvmigrate.io/run"], RUN);
-    place.runtime.block_on(runs::forget(&place.shelf(), &run(), true)).unwrap();
+    place.runtime.block_on(runs::forget(&place.shelf(), &run())).unwrap();
     let left = place.names("");
     assert!(left.iter().all(|name| name.contains("-p") || name.contains("-t")), "{left:?}");
 }
@@ -463,12 +463,12 @@ fn lists_say_how_runs_stand() {
     };
     store.append(&event(0, "start", json!({"write": write})), true).unwrap();
     assert_eq!(listed(), (RunStatus::Stopped, 1));
-    let refused = place.runtime.block_on(runs::forget(&place.shelf(), &run(), false)).unwrap_err();
+    let refused = place.runtime.block_on(runs::may_forget(&place.shelf(), &run(), false)).unwrap_err();
     assert_eq!(refused.kind, Kind::Refused);
     store.append(&event(1, "done", json!({"out": 1})), false).unwrap();
     store.append(&event(2, "end", json!({"id": "root", "op": "end"})), true).unwrap();
     assert_eq!(listed(), (RunStatus::Done, 1));
-    place.runtime.block_on(runs::forget(&place.shelf(), &run(), false)).unwrap();
+    place.runtime.block_on(runs::forget(&place.shelf(), &run())).unwrap();
     assert_eq!(place.names(""), Vec::<String>::new());
 }
 

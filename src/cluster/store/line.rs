@@ -5,7 +5,7 @@
 //! long as the branch of the step has not ended: afterwards nobody asks for it. What is long stands in *texts*, named by
 //! their digest.
 
-use crate::journal::Event;
+use crate::journal::{Event, T};
 use crate::words::{Json, Kind, Problem, RunId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -84,12 +84,18 @@ pub struct Line {
     pub paid: Option<Paid>,
 }
 
-/// The result of a step, if it is to stand beside its line.
+/// The result of a step or a branch, if it is to stand beside its line.
 pub fn result_beside(event: &Event) -> Option<String> {
-    if event.t != crate::journal::T::Done {
+    if !matches!(event.t, T::Done | T::End) || event.err.is_some() {
         return None;
     }
     event.out.as_ref().map(Json::to_string).filter(|text| text.len() > SHORT)
+}
+
+/// True if what stands beside the record goes when a branch of the script ends, and not only with the whole run.
+pub fn goes_early(event: &Event) -> bool {
+    let branches = event.id.as_str().matches('~').count();
+    branches > usize::from(event.t == T::End)
 }
 
 /// The line of a record, with its newline; with `paid` its result is left out.
@@ -201,7 +207,7 @@ pub fn paid_out(event: &Event, paid: &Paid, payload: Option<&Json>) -> Result<Js
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::{StepId, T};
+    use crate::journal::StepId;
 
     fn run() -> RunId {
         RunId::parse("0123abcd").unwrap()
@@ -243,7 +249,7 @@ mod tests {
     #[test]
     fn only_what_steps_came_to_stands_beside() {
         let long = Some(json!("x".repeat(SHORT + 1)));
-        for (t, beside) in [(T::Done, true), (T::Beat, false), (T::Fact, false), (T::End, false)] {
+        for (t, beside) in [(T::Done, true), (T::Beat, false), (T::Fact, false), (T::End, true)] {
             let event = Event { out: long.clone(), ..Event::new(t, &StepId::new("root/1"), "x") };
             assert_eq!(result_beside(&event).is_some(), beside, "{t:?}");
         }

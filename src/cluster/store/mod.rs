@@ -50,13 +50,15 @@ struct Inner {
     waiting: Vec<Event>,
     /// Texts that no record leads to yet.
     texts: HashMap<String, String>,
-    /// What steps outside and inside of branches come to goes to payloads of its own: a branch may end.
+    /// What goes with the whole run, and what goes when a branch ends, is in payloads of its own.
     filling: [Option<Filling>; 2],
     payloads: HashMap<String, (Json, HashSet<String>)>,
     texts_in_use: HashMap<String, HashSet<String>>,
     /// What the journal means, without the objects.
     state: State,
     last_failure: String,
+    /// This process has written something.
+    has_written: bool,
     flushed: Instant,
 }
 
@@ -129,6 +131,7 @@ impl ClusterStore {
             texts_in_use: HashMap::new(),
             state: State::default(),
             last_failure: String::new(),
+            has_written: false,
             flushed: Clock.monotonic(),
         };
         ClusterStore { shelf, runtime, run, writer, inner: Mutex::new(inner) }
@@ -149,6 +152,7 @@ impl ClusterStore {
             return Err(Problem::new(Kind::Local, "the journal could not be written before: nothing more is recorded")
                 .hint("the run can be resumed when the cluster takes its records again"));
         }
+        inner.has_written = true;
         let written = self.write_waiting(inner, end);
         inner.broken |= written.is_err();
         inner.flushed = Clock.monotonic();
@@ -205,7 +209,7 @@ impl ClusterStore {
 
     /// Puts a result into the payload that is being filled.
     fn put_beside(&self, inner: &mut Inner, event: &Event, result: &str) -> Result<Paid, Problem> {
-        let which = usize::from(event.id.as_str().contains('~'));
+        let which = usize::from(line::goes_early(event));
         let full = |filling: &Filling| filling.bytes + result.len() > line::SEGMENT_BYTES;
         if inner.filling[which].as_ref().is_some_and(full) {
             self.write_payload(inner, which)?;
@@ -384,7 +388,8 @@ impl Store for ClusterStore {
     fn append(&self, event: &Event, durable: bool) -> Result<(), Problem> {
         let mut inner = self.lock();
         inner.waiting.push(event.clone());
-        if durable || inner.broken || inner.flushed.elapsed() > WAITS {
+        // Until the first durable one nothing is written: the run may turn out to be another process's.
+        if durable || inner.broken || (inner.has_written && inner.flushed.elapsed() > WAITS) {
             return self.write_out(&mut inner, false);
         }
         Ok(())
@@ -415,7 +420,19 @@ impl Store for ClusterStore {
         serde_json::from_str(&text).map_err(|e| line::damaged(&format!("text {name} is no JSON")).because(&e))
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn close(&self) -> Result<(), Problem> {
+        let has_something = {
+            let inner = self.lock();
+            inner.has_written || !inner.waiting.is_empty()
+        };
+        // Whoever was refused leaves everything as it is.
+        if !has_something {
+            return Ok(());
+        }
         self.write_out(&mut self.lock(), true)
     }
 }

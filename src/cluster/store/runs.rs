@@ -129,22 +129,30 @@ pub async fn show(shelf: &Shelf, run: &RunId) -> Result<(RunFile, Vec<Event>), P
     Ok((file, read::whole(shelf, &head).await?.events))
 }
 
+/// Refuses to forget a run that would have to be resumed.
+///
+/// # Errors
+/// If it is unknown, not over, or, unless `force`, damaged.
+pub async fn may_forget(shelf: &Shelf, run: &RunId, force: bool) -> Result<(), Problem> {
+    if force {
+        return Ok(());
+    }
+    let head = read::head(shelf, run).await?.ok_or_else(|| unknown(run, &shelf.namespace))?;
+    if head.summary.status != RunStatus::Stopped {
+        return Ok(());
+    }
+    let next = if head.summary.typed { "runs show" } else { "resume" };
+    Err(Problem::refused(format!("run {run} is not over"))
+        .hint(format!("pvmigrate {next} {run}"))
+        .hint(format!("to lose its journal for good: pvmigrate runs forget {run} --force")))
+}
+
 /// Removes everything of a run; its head last, so that what was broken off can be repeated.
 ///
 /// # Errors
-/// If it is unknown, or would have to be resumed.
-pub async fn forget(shelf: &Shelf, run: &RunId, force: bool) -> Result<(), Problem> {
+/// If it is unknown.
+pub async fn forget(shelf: &Shelf, run: &RunId) -> Result<(), Problem> {
     let head = shelf.read(&line::head_name(run)).await?.ok_or_else(|| unknown(run, &shelf.namespace))?;
-    let parsed = read::parse_head(head.clone());
-    if !force {
-        let summary = &parsed?.summary;
-        if summary.status == RunStatus::Stopped {
-            let next = if summary.typed { "runs show" } else { "resume" };
-            return Err(Problem::refused(format!("run {run} is not over"))
-                .hint(format!("pvmigrate {next} {run}"))
-                .hint(format!("to lose its journal for good: pvmigrate runs forget {run} --force")));
-        }
-    }
     let whose = |record: &Json| text(record, "/metadata/name").to_owned();
     let own = line::head_name(run);
     for record in shelf.list(run, "").await? {

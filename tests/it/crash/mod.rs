@@ -51,6 +51,33 @@ fn a_crash_at_any_write_ends_as_if_nothing_had_happened() {
     each(name, &effects, &How::ALL, SAMPLE, |point, how| single(point, how, &effects, &end));
 }
 
+/// The same with the journal in the cluster: whoever goes on has nothing but that.
+#[test]
+fn a_crash_at_any_write_is_resumed_from_the_cluster() {
+    let (effects, end) = reference();
+    let (trial, doom) = (Trial::in_cluster(), Doom::none());
+    trial.run(&doom, false).unwrap();
+    assert_eq!(lines(&doom), effects, "the writes are the same wherever the journal is");
+    assert_eq!(end.differences(&trial.end()), Vec::<String>::new());
+    let kept = trial.bytes_kept();
+    eprintln!("a_crash_at_any_write_is_resumed_from_the_cluster: {kept} bytes are kept of a run of one claim");
+    assert!(kept < 60 << 10, "{kept} bytes");
+    each("a_crash_at_any_write_is_resumed", &effects, &How::ALL, SAMPLE / 2, |point, how| {
+        single_on(Trial::in_cluster(), point, how, &effects, &end)
+    });
+}
+
+/// Cut off at any write with the journal in the cluster, and taken back by somebody who has nothing else.
+#[test]
+fn a_crash_at_any_write_is_taken_back_from_the_cluster() {
+    let (effects, _) = reference();
+    let before = Trial::new().end().made_anew();
+    let kills: Vec<How> = How::ALL.into_iter().filter(|how| how.kills()).collect();
+    each("a_crash_at_any_write_is_taken_back", &effects, &kills, SAMPLE / 4, |point, how| {
+        taken_back_on(&Trial::in_cluster(), point, how, &before)
+    });
+}
+
 /// Cut off at any write and taken back instead of resumed: everything is as before the run.
 #[test]
 fn a_rollback_after_a_crash_leaves_nothing_of_the_run() {
@@ -58,22 +85,26 @@ fn a_rollback_after_a_crash_leaves_nothing_of_the_run() {
     let before = Trial::new().end().made_anew();
     let kills: Vec<How> = How::ALL.into_iter().filter(|how| how.kills()).collect();
     each("a_rollback_after_a_crash", &effects, &kills, SAMPLE / 2, |point, how| {
-        let trial = Trial::new();
-        let doom = Doom::at(point, how);
-        let first = trial.run(&doom, false);
-        if !doom.has_fired() || first.is_ok() {
-            return Err(format!("the fault did not fire: {first:?}"));
-        }
-        let told = match trial.take_back(&Doom::none(), "compare") {
-            // What the workload wrote on the new volume comes along.
-            Err(why) if why.contains("was started on the new volume") => trial.take_back(&Doom::none(), "reverse"),
-            told => told,
-        };
-        told.map_err(|why| format!("rollback: {why}"))?;
-        trial.check_always();
-        let differences = before.differences(&trial.end().made_anew());
-        if differences.is_empty() { Ok(()) } else { Err(differences.join("\n")) }
+        taken_back_on(&Trial::new(), point, how, &before)
     });
+}
+
+/// One case: cut off, taken back, compared.
+fn taken_back_on(trial: &Trial, point: usize, how: How, before: &End) -> Result<(), String> {
+    let doom = Doom::at(point, how);
+    let first = trial.run(&doom, false);
+    if !doom.has_fired() || first.is_ok() {
+        return Err(format!("the fault did not fire: {first:?}"));
+    }
+    let told = match trial.take_back(&Doom::none(), "compare") {
+        // What the workload wrote on the new volume comes along.
+        Err(why) if why.contains("was started on the new volume") => trial.take_back(&Doom::none(), "reverse"),
+        told => told,
+    };
+    told.map_err(|why| format!("rollback: {why}"))?;
+    trial.check_always();
+    let differences = before.differences(&trial.end().made_anew());
+    if differences.is_empty() { Ok(()) } else { Err(differences.join("\n")) }
 }
 
 /// A run that is over, taken back: everything is as before it, but for a volume with new data that is kept when told.
@@ -190,7 +221,10 @@ fn each(
 
 /// One case: disturbed, resumed, compared.
 fn single(point: usize, how: How, effects: &[String], end: &End) -> Result<(), String> {
-    let trial = Trial::new();
+    single_on(Trial::new(), point, how, effects, end)
+}
+
+fn single_on(trial: Trial, point: usize, how: How, effects: &[String], end: &End) -> Result<(), String> {
     let doom = Doom::at(point, how);
     let first = trial.run(&doom, false);
     if !doom.has_fired() {

@@ -6,6 +6,7 @@ use pvmigrate::journal::StepId;
 use pvmigrate::lab::Lab;
 use pvmigrate::lab::kubelet::{Image, Images};
 use pvmigrate::lab::scenario::Scenario;
+use pvmigrate::lab::store::Key;
 use pvmigrate::script::Script;
 use pvmigrate::trial::stage::{RUN_WITHIN, TakeBack};
 use pvmigrate::trial::{Doom, Picture, Play, Stage};
@@ -43,6 +44,23 @@ impl Trial {
         stage.lab.core().hook(Box::new(move |state, commit| hook.lock().unwrap().commit(state, commit)));
         let run = serde_json::from_value(Value::from(RUN)).expect("it is an id");
         Trial { oracle, stage, run, _dir: dir }
+    }
+
+    /// One whose journals are kept in the cluster itself.
+    pub fn in_cluster() -> Trial {
+        let mut trial = Trial::new();
+        trial.stage.in_cluster = true;
+        trial
+    }
+
+    /// How many bytes of records a run has in the cluster.
+    pub fn bytes_kept(&self) -> usize {
+        let of_run = |key: &Key| key.name.starts_with(&format!("pvmigrate-{RUN}-")) && !key.name.contains("-t");
+        self.lab().core().look(|state| {
+            let maps = state.list("ConfigMap", "").filter(|(key, _)| of_run(key));
+            let texts = maps.flat_map(|(_, map)| map["data"].as_object().into_iter().flat_map(|data| data.values()));
+            texts.filter_map(Value::as_str).map(str::len).sum()
+        })
     }
 
     /// A mutant acts in the runs from now on.

@@ -2,6 +2,7 @@
 
 use super::shop::{Shop, shop};
 use crate::world::{Outcome, Running, World, cluster_test};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +14,9 @@ fn machine(w: &World, name: &str) -> PathBuf {
 
 /// Begins the move with its journal in the cluster, and returns its id too.
 async fn begin(w: &World, shop: &Shop<'_>) -> (Running, String) {
-    let run = shop.start(&["--store", "cluster", "--run-namespace", &w.ns]);
+    let args = shop.args(&["--store", "cluster", "--run-namespace", &w.ns]);
+    // Whoever goes on after a kill waits as long as this process has said.
+    let run = w.pvmigrate(&args).env("PVMIGRATE_LEASE_SECONDS", "4").start();
     let said = async || id_of(&run.said());
     let id = w.until("the run to say its id", Duration::from_secs(60), said).await;
     (run, id)
@@ -77,6 +80,36 @@ cluster_test!(a_run_kept_in_the_cluster_goes_on_on_another_machine, async |w: &W
     for name in ["state", "second", "third"] {
         nothing_here(w, name);
     }
+});
+
+cluster_test!(lab "who looks on does not touch anything" somebody_looks_on_while_another_process_executes_the_run, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let (run, id) = begin(w, &shop).await;
+    let away = &machine(w, "second");
+    let look = ["runs", "show", &id, "--follow", "--run-namespace", &w.ns];
+    let (looking, leaving) = (w.pvmigrate(&look).state_dir(away).start(), w.pvmigrate(&look).state_dir(away).start());
+    let refused = w.pvmigrate(&["resume", &id]).state_dir(away).await;
+    assert!(matches!(refused.code, Some(3 | 5)), "{refused}");
+    refused.says("is being executed by").done();
+    let forget = w.pvmigrate(&["runs", "forget", &id, "--force"]).state_dir(away).await.exits(3);
+    forget.says("is being executed by").done();
+    let told = async || leaving.said().contains(".stop").then_some(());
+    w.until("the stop to be told", Duration::from_secs(120), told).await;
+    leaving.signal(Signal::INT);
+    leaving.wait().await.exits(130).done();
+    run.wait().await.succeeds().done();
+    looking.wait().await.succeeds().says("delete-original").says("done,").says("nobody executes it").done();
+    shop.has_moved().await;
+    nothing_here(w, "second");
+});
+
+cluster_test!(lab "the journal is a file" somebody_looks_on_in_the_same_directory, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let mut run = shop.start(&[]);
+    run.wait_for_event(|_| true).await;
+    let looking = w.start(&["runs", "show", &w.run_id(), "-f"]);
+    run.wait().await.succeeds().done();
+    looking.wait().await.succeeds().says("delete-original").says("done,").done();
 });
 
 fn is_ours(map: &Value) -> bool {
