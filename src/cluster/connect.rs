@@ -3,9 +3,11 @@
 //! Reads are retried here and nowhere else; writes are not retried at all (see `send`). Every request ends within
 //! [`REQUEST_S`] seconds, whatever the network does; watches have an idle deadline (see `wait`).
 
+use super::seen::Seen;
 use super::{Error, Resource};
 use crate::words::{Json, Kind, Problem, clock::Clock};
 use http::Request;
+use http_body_util::BodyExt;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 use std::collections::HashMap;
@@ -41,6 +43,7 @@ struct Inner {
     default_namespace: String,
     resources: Mutex<HashMap<String, Option<Resource>>>,
     requests: Requests,
+    seen: Seen,
 }
 
 /// How many requests were made.
@@ -91,6 +94,7 @@ pub async fn connect(target: &Target) -> Result<Cluster, Problem> {
             default_namespace,
             resources: Mutex::default(),
             requests: Requests::default(),
+            seen: Seen::default(),
         }),
     })
 }
@@ -120,6 +124,7 @@ where
             default_namespace: "default".to_owned(),
             resources: Mutex::default(),
             requests: Requests::default(),
+            seen: Seen::default(),
         }),
     }
 }
@@ -221,21 +226,40 @@ impl Cluster {
             .ok_or_else(|| Problem::new(Kind::Unreachable, format!("{} is not a Kubernetes API server", self.server())))
     }
 
-    /// One GET with retries.
+    /// One GET with retries. An answer that is older than what was seen of the same object before is none.
     pub(super) async fn read(&self, path: &str, query: &[(&str, &str)]) -> Result<Json, Error> {
+        self.repeat("GET", path, query, &[]).await
+    }
+
+    /// A request that changes nothing, asked again while the server is away or busy.
+    async fn repeat(&self, method: &str, path: &str, query: &[(&str, &str)], body: &[u8]) -> Result<Json, Error> {
         let deadline = Clock.deadline(READ_PATIENCE);
         let mut pause = Duration::from_millis(100);
+        let content_type = (!body.is_empty()).then_some("application/json");
         loop {
             self.inner.requests.count_read();
-            match self.once("GET", path, query, Vec::new(), None).await {
-                Err(e) if e.is_passing() && deadline.left() > pause => {
-                    tracing::debug!("reading {path} again after {e}");
-                    super::wait::pause(pause).await;
+            let answer = match self.once(method, path, query, body.to_vec(), content_type).await {
+                // The rest of a list is as old as its beginning.
+                Ok(answer) if query.iter().any(|(key, _)| *key == "continue") || self.inner.seen.is_news(&answer) => {
+                    return Ok(answer);
+                }
+                Ok(_) => Err(Error::unknown("the API server shows an older state than it did before")),
+                Err(e) => Err(e),
+            };
+            match answer {
+                Err(e) if e.is_passing() && deadline.left() > pause.max(e.pause()) => {
+                    tracing::debug!("asking {method} {path} again after {e}");
+                    super::wait::pause(pause.max(e.pause())).await;
                     pause = (pause * 2).min(Duration::from_secs(5));
                 }
                 other => return other,
             }
         }
+    }
+
+    /// What a write or a watch showed: no read may be older.
+    pub(super) fn has_seen(&self, object: &Json) {
+        self.inner.seen.note(object);
     }
 
     /// One request, once. The only other callers are `send`, and `keep` for our own records.
@@ -255,15 +279,32 @@ impl Cluster {
         let request = request
             .body(body)
             .map_err(|e| Error::Unknown { what: format!("the path {path} is not valid"), source: Some(Box::new(e)) })?;
-        let answer = tokio::time::timeout(Duration::from_secs(REQUEST_S), self.client().request_text(request));
-        match answer.await {
+        match tokio::time::timeout(Duration::from_secs(REQUEST_S), self.answer(request)).await {
             Err(_) => Err(Error::unknown(format!("no answer from {} within {REQUEST_S} s", self.server()))),
-            Ok(Err(e)) => Err(e.into()),
-            Ok(Ok(text)) => serde_json::from_str(&text).map_err(|e| Error::Unknown {
-                what: "the answer of the API server is not JSON".into(),
-                source: Some(Box::new(e)),
-            }),
+            Ok(answer) => answer,
         }
+    }
+
+    /// The answer to one request, whole. Not kube's own way, which drops the header that says when to come back.
+    async fn answer(&self, request: Request<Vec<u8>>) -> Result<Json, Error> {
+        let (head, body) = self.client().send(request.map(kube::client::Body::from)).await?.into_parts();
+        let bytes = body.collect().await?.to_bytes();
+        if head.status.is_client_error() || head.status.is_server_error() {
+            let header = head.headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+            let asked = header.and_then(|seconds| seconds.parse().ok());
+            let status: Json = serde_json::from_slice(&bytes).unwrap_or_default();
+            let is_status = status["kind"] == "Status";
+            let said = |field: &str| status[field].as_str().unwrap_or_default().to_owned();
+            // What is no Status is a proxy's, or one of the server's filters': its text says what it is.
+            let message = if is_status { said("message") } else { String::from_utf8_lossy(&bytes).trim().to_owned() };
+            let reason = if is_status { said("reason") } else { String::new() };
+            let retry_after = asked.or_else(|| status["details"]["retryAfterSeconds"].as_u64());
+            return Err(Error::Answer { code: head.status.as_u16(), reason, message, retry_after });
+        }
+        serde_json::from_slice(&bytes).map_err(|e| Error::Unknown {
+            what: "the answer of the API server is not JSON".into(),
+            source: Some(Box::new(e)),
+        })
     }
 
     /// Returns the object, or `None` if there is none.
@@ -353,34 +394,15 @@ impl Cluster {
             }},
         });
         // An access review changes nothing: it may be asked again like a read.
-        let mut last = Error::unknown("not asked");
-        for _ in 0..3 {
-            self.inner.requests.count_read();
-            let body = review.to_string().into_bytes();
-            match self
-                .once(
-                    "POST",
-                    "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
-                    &[],
-                    body,
-                    Some("application/json"),
-                )
-                .await
-            {
-                Ok(answer) => return Ok(answer["status"]["allowed"] == Value::Bool(true)),
-                Err(e) if e.is_passing() => last = e,
-                Err(e) => return Err(e),
-            }
-        }
-        Err(last)
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        let answer = self.repeat("POST", path, &[], review.to_string().as_bytes()).await?;
+        Ok(answer["status"]["allowed"] == Value::Bool(true))
     }
 
     /// Sends a create with `dryRun=All`: the server does everything but keep it.
     pub async fn dry_create(&self, resource: &Resource, namespace: &str, body: &Json) -> Result<(), Error> {
-        self.inner.requests.count_read();
         let query = [("dryRun", "All"), ("fieldManager", "pvmigrate")];
-        let bytes = body.to_string().into_bytes();
-        self.once("POST", &resource.path(namespace, ""), &query, bytes, Some("application/json")).await.map(|_| ())
+        self.repeat("POST", &resource.path(namespace, ""), &query, body.to_string().as_bytes()).await.map(|_| ())
     }
 }
 

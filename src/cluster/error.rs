@@ -1,14 +1,24 @@
 //! What a request came to, as far as callers branch on it.
 
 use crate::words::{Kind, ObjectRef, Problem};
+use std::time::Duration;
 use thiserror::Error;
+
+/// What a `Retry-After` is believed at most: a longer one would be a wait without an end.
+const BELIEVED: Duration = Duration::from_secs(30);
 
 /// Why a request did not give what was asked for.
 #[derive(Debug, Error)]
 pub enum Error {
     /// An answer of the API server: it did not do it.
     #[error("the API server answered {code} {reason}")]
-    Answer { code: u16, reason: String, message: String },
+    Answer {
+        code: u16,
+        reason: String,
+        message: String,
+        /// How long it wants to be left alone, in seconds.
+        retry_after: Option<u64>,
+    },
     /// No answer, or none that says what happened: the request may have been carried out.
     #[error("{what}")]
     Unknown {
@@ -28,6 +38,14 @@ impl Error {
         match self {
             Error::Answer { code, .. } => Some(*code),
             Error::Unknown { .. } => None,
+        }
+    }
+
+    /// How long the server wants to be left alone, as far as that is believed.
+    pub fn pause(&self) -> Duration {
+        match self {
+            Error::Answer { retry_after: Some(seconds), .. } => Duration::from_secs(*seconds).min(BELIEVED),
+            _ => Duration::ZERO,
         }
     }
 
@@ -62,7 +80,7 @@ impl Error {
     /// The failure as a person reads it.
     pub fn problem(&self, doing: &str, object: Option<&ObjectRef>) -> Problem {
         let mut problem = match self {
-            Error::Answer { code, reason, message } => {
+            Error::Answer { code, reason, message, .. } => {
                 let kind = match code {
                     401 | 403 => Kind::Forbidden,
                     404 => Kind::NotFound,
@@ -97,7 +115,9 @@ impl From<kube::Error> for Error {
     fn from(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) if status.code >= 400 => {
-                Error::Answer { code: status.code, reason: status.reason.clone(), message: status.message.clone() }
+                let retry_after = status.details.as_ref().map(|details| u64::from(details.retry_after_seconds));
+                let (reason, message) = (status.reason.clone(), status.message.clone());
+                Error::Answer { code: status.code, reason, message, retry_after: retry_after.filter(|s| *s > 0) }
             }
             other => {
                 Error::Unknown { what: "no usable answer from the API server".into(), source: Some(Box::new(other)) }
@@ -112,7 +132,8 @@ mod tests {
 
     #[test]
     fn only_clear_refusals_are_definite() {
-        let answer = |code| Error::Answer { code, reason: String::new(), message: String::new() };
+        let answer =
+            |code| Error::Answer { code, reason: String::new(), message: String::new(), retry_after: Some(3600) };
         for (code, definite, passing, kind) in [
             (400, true, false, Kind::Rejected),
             (401, true, false, Kind::Forbidden),
@@ -130,5 +151,6 @@ mod tests {
             assert_eq!(error.problem("x", None).kind, kind, "{code}");
         }
         assert!(!Error::unknown("reset").is_definite());
+        assert_eq!((answer(429).pause(), Error::unknown("reset").pause()), (BELIEVED, Duration::ZERO));
     }
 }

@@ -17,6 +17,7 @@ pub mod pv;
 pub mod pvc;
 pub mod quota;
 pub mod rbac;
+mod seen;
 pub mod send;
 pub mod store;
 pub mod units;

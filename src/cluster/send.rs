@@ -43,8 +43,8 @@ enum Sent {
 #[derive(PartialEq)]
 enum Again {
     No,
-    /// The object changed in between, or the server is busy.
-    Yes,
+    /// The object changed in between, or the server is busy: not before this time is over.
+    After(Duration),
 }
 
 /// What a fresh read says about a write that may have been carried out.
@@ -101,8 +101,9 @@ impl Door {
             match self.send(permit, &write, seen.take()).await {
                 Sent::Ok(object) => return self.conclude(id, op, &object),
                 Sent::Rejected(problem, again) => {
-                    // A conflict may be our own earlier sending that arrived late.
-                    if problem.kind == Kind::Conflict && (attempt > 1 || sent_before) {
+                    // A conflict may be our own sending that arrived late, or twice.
+                    let is_answer = problem.code == Some(409) && write.verb != Verb::Delete;
+                    if problem.kind == Kind::Conflict && (attempt > 1 || sent_before || is_answer) {
                         match self.settle(id, &write).await? {
                             Settled::Applied(object) => return self.conclude(id, op, &object),
                             Settled::NotApplied => {}
@@ -112,7 +113,8 @@ impl Door {
                     if again == Again::No || attempt == TRIES {
                         return self.reject(id, op, problem);
                     }
-                    wait::pause(Duration::from_millis(200) * attempt).await;
+                    let Again::After(least) = again else { continue };
+                    wait::pause(least.max(Duration::from_millis(200) * attempt)).await;
                 }
                 Sent::Unknown(problem) => {
                     tracing::debug!("{write}: {problem}: reading what happened");
@@ -202,7 +204,10 @@ impl Door {
         self.cluster.requests().writes.fetch_add(1, Ordering::Relaxed);
         let query: &[(&str, &str)] = if write.verb == Verb::Delete { &[] } else { &[("fieldManager", "pvmigrate")] };
         match self.cluster.once(method, &path, query, body.to_string().into_bytes(), Some(content_type)).await {
-            Ok(object) => Sent::Ok(super::connect::slim(object)),
+            Ok(object) => {
+                self.cluster.has_seen(&object);
+                Sent::Ok(super::connect::slim(object))
+            }
             Err(e) if e.is_definite() => {
                 let problem = e.problem(&doing, Some(&write.object()));
                 // A deletion that finds nothing is done.
@@ -210,9 +215,13 @@ impl Door {
                     return Sent::Ok(fresh.target.unwrap_or_default());
                 }
                 let again = match (&e, &write.precondition) {
-                    (Error::Answer { code: 429, .. }, _) => Again::Yes,
+                    (Error::Answer { code: 429, .. }, _) => Again::After(e.pause()),
                     // The guards decided on a version that is no longer there: they decide again.
-                    (Error::Answer { code: 409, .. }, Precondition::Uid(_)) => Again::Yes,
+                    (Error::Answer { code: 409, .. }, Precondition::Uid(_)) => Again::After(Duration::ZERO),
+                    // Two at once counted against a quota: nothing was made, and nothing stands in the way.
+                    (Error::Answer { code: 409, reason, .. }, Precondition::Absent) if reason == "Conflict" => {
+                        Again::After(Duration::ZERO)
+                    }
                     _ => Again::No,
                 };
                 Sent::Rejected(problem, again)

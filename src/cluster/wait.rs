@@ -244,7 +244,13 @@ impl Cluster {
         let stream = tokio::time::timeout(Duration::from_secs(super::connect::REQUEST_S), opening)
             .await
             .map_err(|_| Error::unknown("no answer to the watch"))??;
-        Ok(Box::pin(stream.map(|event| event.map(slimmed).map_err(Error::from))))
+        let cluster = self.clone();
+        Ok(Box::pin(stream.map(move |event| {
+            if let Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) = &event {
+                cluster.has_seen(object);
+            }
+            event.map(slimmed).map_err(Error::from)
+        })))
     }
 }
 

@@ -103,7 +103,7 @@ async fn try_dry(step: &Step, args: &Args, unit: &Unit, patch: &Json) -> Result<
             && !e.is_conflict()
         {
             let problem = e.problem("make the target claim", None);
-            if !e.is_definite() {
+            if e.is_passing() {
                 return Err(problem);
             }
             refusals.push(refuse(
@@ -128,7 +128,7 @@ async fn try_dry(step: &Step, args: &Args, unit: &Unit, patch: &Json) -> Result<
         };
         if let Err(e) = step.cluster().dry_create(&known("Pod"), like.namespace(), &render(&plan)).await {
             let problem = e.problem("make the copy pod", None);
-            if !e.is_definite() {
+            if e.is_passing() {
                 return Err(problem);
             }
             let mut refusal =
