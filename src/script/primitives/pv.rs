@@ -6,7 +6,7 @@ use crate::cluster::pv::{self, Pv};
 use crate::cluster::pvc::{self, Pvc, Shape};
 use crate::cluster::wait::{One, Seen};
 use crate::cluster::{Fact, known, text, uid};
-use crate::journal::Class;
+use crate::journal::{Class, Phase};
 use crate::script::enter::Step;
 use crate::words::clock::Clock;
 use crate::words::{Json, Kind, Problem, PvcRef, names};
@@ -337,9 +337,17 @@ async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
             }
         }
     }
+    // The claim as it was in the end; an earlier attempt has it in the journal.
+    let mut last = deleted.clone();
+    if last.is_null()
+        && let Some(part) = door.journal.recorded(&step.id.part("delete-original"))
+        && let Phase::Done { out, blob } = part.phase
+    {
+        last = door.journal.output(out, blob.as_deref())?;
+    }
     // From here on there is no way but forward: whatever stops it is tried again by resume.
     let swap = Swap { step: &step, args: &args, name, original, source, temporary, temporary_uid, pv_name, shape };
-    swap.finish(&deleted).await.map_err(Problem::retryable)
+    swap.finish(&deleted, &last).await.map_err(Problem::retryable)
 }
 
 /// The second half of a rebind: the original claim is going.
@@ -356,7 +364,7 @@ struct Swap<'a> {
 }
 
 impl Swap<'_> {
-    async fn finish(self, deleted: &Json) -> Result<Json, Problem> {
+    async fn finish(self, deleted: &Json, last: &Json) -> Result<Json, Problem> {
         let Swap { step, args, name, original, source, temporary, temporary_uid, pv_name, shape } = self;
         let door = step.session.door.clone();
         let claims = known("PersistentVolumeClaim");
@@ -389,7 +397,14 @@ impl Swap<'_> {
         }
         let temporary_claim =
             step.find("PersistentVolumeClaim", &temporary.namespace, &temporary.name).await?.unwrap_or_default();
-        let successor = pvc::plan_successor(Pvc(&original), &temporary_claim, &pv_name, &shape);
+        // What somebody wrote on the original until it was deleted goes on too.
+        let mut latest = original.clone();
+        if uid(last) == uid(&original) {
+            for field in ["labels", "annotations"] {
+                latest["metadata"][field] = last["metadata"][field].clone();
+            }
+        }
+        let successor = pvc::plan_successor(Pvc(&latest), &temporary_claim, &pv_name, &shape);
         let made = match create_with_room(step, args, &successor).await {
             Ok(made) => made,
             // A StatefulSet that was scaled up made the claim of its own accord. The volume is reserved for the name, so
