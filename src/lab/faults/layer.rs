@@ -83,6 +83,19 @@ impl Faults {
         Faulty { shared: self.shared.clone() }
     }
 
+    /// Lets everything that somebody else does in the plan happen now, without a request.
+    pub fn strike(&self) -> Vec<String> {
+        let mut changed = Vec::new();
+        for fault in &self.shared.plan {
+            match &fault.then {
+                Then::Somebody(change) => changed.extend(self.shared.change(change)),
+                Then::KillPod(which) => changed.extend(self.shared.kill(which)),
+                _ => {}
+            }
+        }
+        changed
+    }
+
     /// Every request that came, in order.
     pub fn seen(&self) -> Vec<Seen> {
         self.shared.log().seen.clone()

@@ -4,24 +4,24 @@
 //! The lab, the journal's place and the script run in this process, so that the instant of death is exact; one twin kills
 //! the real process. A failure prints the one line that repeats it.
 
-mod oracle;
+pub mod oracle;
 mod part;
 pub mod trial;
 
+use crate::matrix::{Came, Level, Plan, Random, level, seed};
 use pvmigrate::trial::doom::Effect;
 use pvmigrate::trial::{Doom, How};
-use std::collections::BTreeSet;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use trial::{End, Trial};
 
 /// What the sample of an ordinary `cargo test` may take.
 const SAMPLE: Duration = Duration::from_secs(20);
 /// Repeats one case: `PVMIGRATE_CRASH=12:before-done`.
 const ONE: &str = "PVMIGRATE_CRASH";
-/// `all` runs every point.
-pub const MATRIX: &str = "PVMIGRATE_MATRIX";
+/// Repeats one pair: `PVMIGRATE_CRASH_TWICE=12:before-done+3:torn-line`.
+const TWO: &str = "PVMIGRATE_CRASH_TWICE";
+/// How many second crashes the gate tries.
+const PAIRS: usize = 300;
 
 /// The writes of an undisturbed run, in their order, and its end.
 pub fn reference() -> (Vec<String>, End) {
@@ -159,64 +159,78 @@ fn a_crash_during_a_rollback_is_gone_on_with() {
     });
 }
 
-/// Runs the cases, all or what fits into the time, four at once; a failure prints the line that repeats it.
+/// Every write in every way, the cases named as `12:before-done`.
 fn each(
-    name: &str,
+    test: &'static str,
     effects: &[String],
     ways: &[How],
     sample: Duration,
     case: impl Fn(usize, How) -> Result<(), String> + Sync,
 ) {
-    let mut cases: Vec<(usize, How)> =
-        (0..effects.len()).flat_map(|point| ways.iter().map(move |how| (point, *how))).collect();
-    if let Ok(one) = std::env::var(ONE) {
-        cases.retain(|(point, how)| format!("{point}:{}", how.word()) == one);
-        assert_eq!(cases.len(), 1, "{ONE}={one} is none of {} points", effects.len());
-    }
-    let all = std::env::var(MATRIX).is_ok_and(|word| word == "all") || cases.len() == 1;
-    let seed = std::env::var("PVMIGRATE_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
-        // Another sample each time, and the seed in the failure.
-        u64::from(std::process::id())
+    let points = effects.iter().enumerate();
+    let cases: Vec<_> = points
+        .flat_map(|(point, effect)| ways.iter().map(move |how| (word(point, *how), (point, *how, effect.clone()))))
+        .collect();
+    let plan = Plan { test, one: ONE, whole: Level::Ci, sample, at_once: 4 };
+    plan.run(&cases, |(point, how, effect)| {
+        case(*point, *how).map(|()| Came::Right).map_err(|why| format!("{effect}: {why}"))
     });
-    shuffle(&mut cases, seed);
-    let (next, failed, started) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Instant::now());
-    let done: Mutex<BTreeSet<usize>> = Mutex::default();
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                while let Some((point, how)) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    if !all && started.elapsed() > sample {
-                        return;
-                    }
-                    // Every case has a lab of its own: a panic leaves nothing half done for the others.
-                    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| case(*point, *how)));
-                    done.lock().unwrap().insert(*point);
-                    let why = match outcome {
-                        Ok(Ok(())) => continue,
-                        Ok(Err(why)) => why,
-                        Err(panic) => panic
-                            .downcast_ref::<String>()
-                            .cloned()
-                            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
-                            .unwrap_or_default(),
-                    };
-                    let repeat = format!("{ONE}={point}:{} cargo test --test it {name}", how.word());
-                    failed.lock().unwrap().push(format!("{repeat}  # {}\n{why}", effects[*point]));
-                }
-            });
+}
+
+fn word(point: usize, how: How) -> String {
+    format!("{point}:{}", how.word())
+}
+
+/// The run is cut off, and so is what goes on with it; the third try ends as if nothing had happened.
+#[test]
+fn a_second_crash_during_the_resume_changes_nothing() {
+    let (effects, end) = reference();
+    let mut random = Random::new(seed());
+    let kills: Vec<How> = How::ALL.into_iter().filter(|how| how.kills()).collect();
+    let mut pairs = std::collections::BTreeMap::new();
+    while pairs.len() < PAIRS {
+        let (first, second) = (random.below(effects.len()), random.below(effects.len()));
+        let (how, again) = (kills[random.below(kills.len())], How::ALL[random.below(How::ALL.len())]);
+        // What is left for the resume is fewer writes; the last ones are met too.
+        let second = second % (effects.len() - first);
+        let pair = (first, how, second, again);
+        pairs.insert(format!("{}+{}", word(first, how), word(second, again)), pair);
+    }
+    if let Some((text, pair)) = crate::matrix::asked(TWO).and_then(|text| read_pair(&text).map(|pair| (text, pair))) {
+        pairs.insert(text, pair);
+    }
+    let pairs: Vec<_> = pairs.into_iter().collect();
+    let sample = SAMPLE / 5;
+    let plan = Plan { test: "a_second_crash", one: TWO, whole: Level::Ci, sample, at_once: 4 };
+    let met = plan.run(&pairs, |(first, how, second, again)| {
+        let trial = Trial::new();
+        let doom = Doom::at(*first, *how);
+        trial.run(&doom, false).err().ok_or("it went on after its death")?;
+        let doom = Doom::at(*second, *again);
+        let resumed = trial.run(&doom, true);
+        if resumed.is_err() {
+            trial.run(&Doom::none(), true).map_err(|why| format!("third: {why} (second: {resumed:?})"))?;
+        }
+        trial.check_always();
+        let differences = end.differences(&trial.end());
+        match differences.is_empty() {
+            true if doom.has_fired() => Ok(Came::Right),
+            // The resume had fewer writes left.
+            true => Ok(Came::NotMet),
+            false => Err(differences.join("\n")),
         }
     });
-    let ran = next.load(Ordering::SeqCst).min(cases.len());
-    let points = done.lock().unwrap().len();
-    eprintln!(
-        "{name}: {ran} of {} cases, {points} of {} writes, seed {seed}, {:.0?}",
-        cases.len(),
-        effects.len(),
-        started.elapsed()
-    );
-    let failed = failed.into_inner().unwrap();
-    assert!(failed.is_empty(), "{} of {ran} cases (seed {seed}):\n{}", failed.len(), failed.join("\n\n"));
-    assert!(!all || ran == cases.len());
+    assert!(level() == Level::Sample || crate::matrix::asked(TWO).is_some() || met > PAIRS / 2, "{met} second crashes");
+}
+
+fn read_pair(text: &str) -> Option<(usize, How, usize, How)> {
+    let one = |text: &str| {
+        let (point, how) = text.split_once(':')?;
+        Some((point.parse().ok()?, How::ALL.into_iter().find(|one| one.word() == how)?))
+    };
+    let (first, second) = text.split_once('+')?;
+    let ((first, how), (second, again)) = (one(first)?, one(second)?);
+    Some((first, how, second, again))
 }
 
 /// One case: disturbed, resumed, compared.
@@ -247,14 +261,4 @@ fn single_on(trial: Trial, point: usize, how: How, effects: &[String], end: &End
     trial.check_always();
     let differences = end.differences(&trial.end());
     if differences.is_empty() { Ok(()) } else { Err(differences.join("\n")) }
-}
-
-fn shuffle<T>(list: &mut [T], seed: u64) {
-    let mut random = seed | 1;
-    for at in (1..list.len()).rev() {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        list.swap(at, (random % (at as u64 + 1)) as usize);
-    }
 }

@@ -4,11 +4,12 @@
 //! policy given back safely, I5 one writer, I6 nobody comes between the last copy and the swap, I11 replicas noted where they are missed, I9 the name goes on, I10 replicas restored, I7 the source untouched, I8
 //! the target equal to it, I14 nothing else touched, I19 no litter, I23 no dead owner. What the requests must be (I12, I13, I15) is checked on their way out, in `doom`.
 
+use super::trial::{RUN, Shop};
 use crate::world::Digest;
 use pvmigrate::lab::Lab;
 use pvmigrate::lab::disk::Disks;
 use pvmigrate::lab::kind;
-use pvmigrate::lab::store::{Commit, State, claims_of, text};
+use pvmigrate::lab::store::{Commit, State, claims_of, list_of, text};
 use pvmigrate::trial::Picture;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +18,12 @@ use std::path::PathBuf;
 /// The one who is tested; the lab's own controllers have other names.
 const WE: &str = "system:admin";
 const PVC: &str = "PersistentVolumeClaim";
+/// Who acts between our requests, where a test wants that; what this one makes is called `thief`.
+const SOMEBODY: &str = "somebody";
+const THIEF: &str = "thief";
 
 pub struct Oracle {
+    shop: &'static Shop,
     /// Name and uid.
     source: (String, String),
     claim_uid: String,
@@ -33,17 +38,30 @@ pub struct Oracle {
     used: bool,
     counts: BTreeMap<String, u32>,
     broken: BTreeSet<String>,
+    /// Somebody else changed something.
+    meddled: bool,
+    /// What somebody else did to the source, and we are not to blame for.
+    excused: Excused,
+}
+
+#[derive(Default)]
+struct Excused {
+    /// Its policy was put back under our hands: our next deletion must not happen, but it is not Retain.
+    retain: bool,
+    /// The source was given up by somebody else when its claim was away already, or before we had protected it.
+    lost: bool,
 }
 
 impl Oracle {
-    pub fn new(lab: &Lab) -> Oracle {
+    pub fn new(lab: &Lab, shop: &'static Shop) -> Oracle {
         let core = lab.core();
         core.look(|state| {
-            let claim = state.get("PersistentVolumeClaim", "shop", "data").expect("the claim is there");
+            let claim = state.get("PersistentVolumeClaim", "shop", shop.claim).expect("the claim is there");
             let name = text(&claim["spec"]["volumeName"]).to_owned();
             let volume = state.get("PersistentVolume", "", &name).expect("it is bound");
             let directory = core.disks.volume(text(&volume["spec"]["csi"]["volumeHandle"]));
             Oracle {
+                shop,
                 source: (name, text(&volume["metadata"]["uid"]).to_owned()),
                 claim_uid: text(&claim["metadata"]["uid"]).to_owned(),
                 bytes: files(&directory),
@@ -54,8 +72,15 @@ impl Oracle {
                 used: false,
                 counts: BTreeMap::new(),
                 broken: BTreeSet::new(),
+                meddled: false,
+                excused: Excused::default(),
             }
         })
+    }
+
+    /// Whether somebody else destroyed the source, or what it was before we had protected it.
+    pub fn is_excused(&self) -> bool {
+        self.excused.lost
     }
 
     pub fn broken(&self) -> Vec<String> {
@@ -74,34 +99,47 @@ impl Oracle {
         let source = state.get("PersistentVolume", "", &self.source.0).cloned();
         let is_there = source.as_ref().is_some_and(|pv| pv["metadata"]["uid"] == self.source.1[..]);
         let safe = source.as_ref().is_some_and(|pv| !losable(state, pv));
-        self.must(is_there && safe && self.directory.is_dir(), commit, "I1 the source can be lost");
-        let web = state.get("Deployment", "shop", "web");
-        let is_stopped = web.is_some_and(|web| web["spec"]["replicas"] == 0);
         let retained = source.as_ref().is_some_and(|pv| pv["spec"]["persistentVolumeReclaimPolicy"] == "Retain");
-        self.must(!is_stopped || retained, commit, "I2 the workload is stopped and the source is not retained");
+        if commit.by == SOMEBODY {
+            self.meddled = true;
+            let after = commit.after.as_ref();
+            self.excused.retain |= after.is_some_and(|pv| pv["spec"]["persistentVolumeReclaimPolicy"] == "Delete");
+            self.excused.lost |= !safe || (!retained && commit.key.kind == "Namespace");
+        }
+        let is_safe = is_there && safe && self.directory.is_dir();
+        self.must(is_safe || self.excused.lost, commit, "I1 the source can be lost");
+        let workload = state.get(self.shop.kind, "shop", self.shop.workload);
+        let is_stopped = workload.is_some_and(|workload| workload["spec"]["replicas"] == 0);
+        let may_be_other = self.excused.retain || self.excused.lost;
+        let what = "I2 the workload is stopped and the source is not retained";
+        self.must(!is_stopped || retained || may_be_other, commit, what);
         let held = |pv: &Value| pv["metadata"]["annotations"]["pvmigrate.io/run"].is_string();
         let mut volumes = state.list("PersistentVolume", "").map(|(_, pv)| pv).filter(|pv| held(pv));
         let retained = volumes.all(|pv| pv["spec"]["persistentVolumeReclaimPolicy"] == "Retain");
-        self.must(
-            !is_stopped || retained,
-            commit,
-            "I2 the workload is stopped and a volume in our hand is not retained",
-        );
-        let noted = web.is_some_and(|web| web["metadata"]["annotations"]["pvmigrate.io/replicas"] == "1");
+        let what = "I2 the workload is stopped and a volume in our hand is not retained";
+        self.must(!is_stopped || retained || may_be_other, commit, what);
+        let noted =
+            workload.is_some_and(|workload| workload["metadata"]["annotations"]["pvmigrate.io/replicas"] == "1");
         self.must(!is_stopped || noted, commit, "I11 nobody can tell how many replicas there were");
-        if commit.key.kind == "PersistentVolume" {
-            self.volume(state, commit);
+        match commit.key.kind {
+            "PersistentVolume" => self.volume(state, commit),
+            "Pod" => self.pod(state, commit),
+            _ => {}
         }
-        self.writers(state, commit);
         self.window(state, commit);
         if commit.by == WE {
             self.owners(state, commit);
-            let name = &commit.key.name;
+            let run =
+                commit.after.as_ref().and_then(|object| object["metadata"]["annotations"]["pvmigrate.io/run"].as_str());
+            self.must(run.is_none_or(|run| run == RUN), commit, "I16 another run has its hand on it");
+            let (name, workload) = (&commit.key.name, self.shop.workload);
             let ours = match commit.key.kind {
-                "PersistentVolumeClaim" => name == "data" || name.contains("pvmigrate"),
+                "PersistentVolumeClaim" => name == self.shop.claim || name.contains("pvmigrate"),
                 "Pod" => name.contains("pvmigrate"),
                 // What the Deployment's controller copied from our notes is taken back.
-                "Deployment" | "ReplicaSet" => name == "web" || name.starts_with("web-"),
+                "Deployment" | "ReplicaSet" | "StatefulSet" => {
+                    name == workload || name.starts_with(&format!("{workload}-"))
+                }
                 "Event" | "PersistentVolume" => true,
                 // The run's own records, where they are in the cluster.
                 "ConfigMap" => name.starts_with("pvmigrate-"),
@@ -116,6 +154,9 @@ impl Oracle {
         let (was, is) = (&before["spec"], &after["spec"]);
         let freed = !was["claimRef"].is_null() && is["claimRef"].is_null();
         self.must(!freed, commit, "I3 a volume was given free");
+        if commit.by == SOMEBODY {
+            return;
+        }
         let policy = |spec: &Value| text(&spec["persistentVolumeReclaimPolicy"]).to_owned();
         if policy(was) == "Retain" && policy(is) == "Delete" {
             let reference = &is["claimRef"];
@@ -127,11 +168,11 @@ impl Oracle {
                     && claim["metadata"]["deletionTimestamp"].is_null()
             });
             // Or it is given up, and the name stands on another volume.
-            let name = state.get("PersistentVolumeClaim", "shop", "data");
+            let name = state.get("PersistentVolumeClaim", "shop", self.shop.claim);
             let replaced = name.is_some_and(|claim| {
                 claim["status"]["phase"] == "Bound"
                     && claim["spec"]["volumeName"] != after["metadata"]["name"]
-                    && text(&reference["name"]) == "data"
+                    && text(&reference["name"]) == self.shop.claim
                     // What is only reserved for the name is not given up.
                     && reference["uid"].is_string()
             });
@@ -140,17 +181,29 @@ impl Oracle {
         }
     }
 
-    fn writers(&mut self, state: &State, commit: &Commit) {
-        if commit.key.kind != "Pod" {
-            return;
-        }
+    fn pod(&mut self, state: &State, commit: &Commit) {
         let runs = |pod: &Value| !matches!(text(&pod["status"]["phase"]), "Succeeded" | "Failed");
         let label = |pod: &Value, name: &str| text(&pod["metadata"]["labels"][name]).to_owned();
         let is_final = |pod: &Value| label(pod, "pvmigrate.io/pass") == "final" && pod["status"]["phase"] == "Running";
         let copies = state.list("Pod", "shop").any(|(_, pod)| is_final(pod));
-        let others =
-            state.pods_of_claim("shop", "data").any(|pod| runs(pod) && label(pod, "pvmigrate.io/task").is_empty());
-        self.must(!(copies && others), commit, "I5 somebody writes while the last copy is made");
+        let mut users = state.pods_of_claim("shop", self.shop.claim);
+        let others = users.any(|pod| runs(pod) && label(pod, "pvmigrate.io/task").is_empty());
+        // Whoever is started by somebody else while it runs makes it worth nothing, which is another matter.
+        let begins = commit.after.as_ref().is_some_and(|pod| is_final(pod))
+            && !commit.before.as_ref().is_some_and(|pod| is_final(pod));
+        self.must(
+            !(copies && others && (begins || !self.meddled)),
+            commit,
+            "I5 somebody writes while the last copy is made",
+        );
+        let after = commit.after.as_ref().map(|pod| pod["status"]["containerStatuses"].clone()).unwrap_or_default();
+        let lost = list_of(&after)
+            .iter()
+            .flat_map(|status| [&status["state"], &status["lastState"]])
+            .find(|state| state["terminated"]["exitCode"] == 3)
+            .map(|state| text(&state["terminated"]["message"]).to_owned());
+        let what = format!("I8 a line that was acknowledged is lost: {}", lost.as_deref().unwrap_or_default());
+        self.must(lost.is_none(), commit, &what);
     }
 
     /// From a last copy to the deletion of the claim that was copied.
@@ -160,17 +213,22 @@ impl Oracle {
             let is_last = label(pod, "pvmigrate.io/pass") == "final" && label(pod, "pvmigrate.io/task") == "copy";
             if is_last {
                 self.used = false;
-                self.copied = state.get(PVC, "shop", "data").map_or("", |claim| text(&claim["metadata"]["uid"])).into();
+                self.copied =
+                    state.get(PVC, "shop", self.shop.claim).map_or("", |claim| text(&claim["metadata"]["uid"])).into();
                 if let Some(dir) = self.directory_of_claim(state) {
                     let lines = std::fs::read(dir.join("web/lines")).unwrap_or_default();
                     self.lines.insert(dir, lines);
                 }
-            } else if label(pod, "pvmigrate.io/task").is_empty() && claims_of(&pod["spec"]).any(|claim| claim == "data")
+            } else if label(pod, "pvmigrate.io/task").is_empty()
+                && claims_of(&pod["spec"]).any(|claim| claim == self.shop.claim)
             {
                 self.used = true;
             }
         }
-        let (PVC, "data", Some(before)) = (commit.key.kind, &commit.key.name[..], &commit.before) else { return };
+        let (PVC, Some(before)) = (commit.key.kind, &commit.before) else { return };
+        if commit.key.name != self.shop.claim {
+            return;
+        }
         let is_going = |claim: &Value| claim["metadata"]["deletionTimestamp"].is_string();
         if commit.by != WE || is_going(before) || commit.after.as_ref().is_some_and(|after| !is_going(after)) {
             return;
@@ -179,7 +237,7 @@ impl Oracle {
         self.must(!(self.used && is_copied), commit, "I6 somebody used the claim after its last copy began");
         let is_reserved = |pv: &Value| {
             let reference = &pv["spec"]["claimRef"];
-            (text(&reference["namespace"]), text(&reference["name"])) == ("shop", "data")
+            (text(&reference["namespace"]), text(&reference["name"])) == ("shop", self.shop.claim)
                 && pv["metadata"]["name"] != before["spec"]["volumeName"]
         };
         let is_reserved = state.list("PersistentVolume", "").any(|(_, pv)| is_reserved(pv));
@@ -188,7 +246,7 @@ impl Oracle {
 
     /// The directory behind the claim, whatever a copy pod takes for it.
     fn directory_of_claim(&self, state: &State) -> Option<PathBuf> {
-        let claim = state.get(PVC, "shop", "data")?;
+        let claim = state.get(PVC, "shop", self.shop.claim)?;
         let volume = state.get("PersistentVolume", "", text(&claim["spec"]["volumeName"]))?;
         Some(self.disks.volume(text(&volume["spec"]["csi"]["volumeHandle"])))
     }
@@ -206,10 +264,13 @@ impl Oracle {
     }
 
     fn count(&mut self, commit: &Commit) {
+        let object = commit.after.as_ref().or(commit.before.as_ref());
+        if object.is_some_and(|object| is_thiefs(object)) {
+            return;
+        }
         let key = match commit.key.kind {
-            kind @ ("PersistentVolumeClaim" | "Deployment") => format!("{kind} {}", commit.key.name),
+            kind @ ("PersistentVolumeClaim" | "Deployment" | "StatefulSet") => format!("{kind} {}", commit.key.name),
             kind @ "PersistentVolume" => {
-                let object = commit.after.as_ref().or(commit.before.as_ref());
                 let class = object.map(|pv| text(&pv["spec"]["storageClassName"]).to_owned());
                 format!("{kind} of class {}", class.unwrap_or_default())
             }
@@ -223,12 +284,34 @@ impl Oracle {
         *self.counts.entry(format!("{key} {word}")).or_default() += 1;
     }
 
+    /// Objects that carry a note of ours, but for events and the old volume.
+    pub fn litter(&self, lab: &Lab) -> Vec<String> {
+        const KINDS: [&str; 7] = [
+            "Pod",
+            "PersistentVolumeClaim",
+            "PersistentVolume",
+            "Deployment",
+            "StatefulSet",
+            "ReplicaSet",
+            "ConfigMap",
+        ];
+        let is_ours = |object: &Value| {
+            let maps = ["labels", "annotations"].map(|field| object["metadata"][field].as_object());
+            maps.into_iter().flatten().any(|map| map.keys().any(|key| key.starts_with("pvmigrate.io/")))
+        };
+        lab.core().look(|state| {
+            let all = KINDS.iter().flat_map(|kind| state.list(kind, ""));
+            let left = all.filter(|(key, object)| is_ours(object) && key.name != self.source.0);
+            left.map(|(key, _)| key.to_string()).collect()
+        })
+    }
+
     /// The end as it is now.
     pub fn picture(&self, lab: &Lab) -> Picture {
         let core = lab.core();
         let mut objects = BTreeMap::new();
         core.look(|state| {
-            for (key, claim) in state.list("PersistentVolumeClaim", "") {
+            for (key, claim) in state.list("PersistentVolumeClaim", "").filter(|(_, claim)| !is_thiefs(claim)) {
                 let volume = state.get("PersistentVolume", "", text(&claim["spec"]["volumeName"]));
                 let mut spec = claim["spec"].clone();
                 spec.as_object_mut().map(|spec| spec.remove("volumeName"));
@@ -242,7 +325,7 @@ impl Oracle {
                     }),
                 );
             }
-            for (_, pv) in state.list("PersistentVolume", "") {
+            for (_, pv) in state.list("PersistentVolume", "").filter(|(_, pv)| !is_thiefs(pv)) {
                 let spec = &pv["spec"];
                 let key = format!("PersistentVolume of class {}", text(&spec["storageClassName"]));
                 objects.insert(
@@ -256,7 +339,7 @@ impl Oracle {
                     }),
                 );
             }
-            for (key, one) in state.list("Deployment", "") {
+            for (key, one) in state.list("Deployment", "").chain(state.list("StatefulSet", "")) {
                 let mut annotations = one["metadata"]["annotations"].clone();
                 annotations.as_object_mut().map(|map| map.remove("deployment.kubernetes.io/revision"));
                 objects.insert(
@@ -272,7 +355,7 @@ impl Oracle {
                 objects.insert(name, json!({"labels": pod["metadata"]["labels"]["app"]}));
             }
         });
-        let target = lab.volume_of("shop", "data", std::time::Duration::from_secs(10));
+        let target = lab.volume_of("shop", self.shop.claim, std::time::Duration::from_secs(10));
         let has = |dir: &PathBuf| std::fs::read(dir.join("web/lines")).unwrap_or_default();
         let are_there = |dir: &PathBuf| self.lines.values().all(|lines| has(dir).starts_with(lines));
         let are_left =
@@ -281,7 +364,11 @@ impl Oracle {
         objects.insert("lines of I8 the target".into(), target.as_ref().is_some_and(are_there).into());
         for (whose, dir) in [("I7 the source", Some(&self.directory)), ("I8 the target", target.as_ref())] {
             let now = dir.map_or(Value::Null, |dir| files(dir));
-            let same = if now == self.bytes { "as it was".into() } else { now };
+            let same = if now == self.bytes {
+                "as it was".into()
+            } else {
+                json!({"was": missing(&self.bytes, &now), "is": missing(&now, &self.bytes)})
+            };
             objects.insert(format!("bytes of {whose}"), same);
         }
         Picture { objects, counts: self.counts.clone() }
@@ -296,6 +383,16 @@ fn files(dir: &std::path::Path) -> Value {
         all.files.keys().filter(quiet).map(|path| format!("{path} {:?}", all.files[path])).collect();
     assert!(lines.len() > 20, "{}: {} files", dir.display(), lines.len());
     lines.into()
+}
+
+/// The lines of one that the other does not have.
+fn missing(of: &Value, from: &Value) -> Vec<Value> {
+    list_of(of).iter().filter(|line| !list_of(from).contains(line)).cloned().collect()
+}
+
+/// Whether somebody else made it, and it is none of what is compared.
+fn is_thiefs(object: &Value) -> bool {
+    text(&object["metadata"]["name"]) == THIEF || text(&object["spec"]["claimRef"]["name"]) == THIEF
 }
 
 fn losable(state: &State, pv: &Value) -> bool {

@@ -4,28 +4,52 @@ use super::oracle::Oracle;
 use crate::mutants::{At, Mutation};
 use pvmigrate::journal::StepId;
 use pvmigrate::lab::Lab;
+use pvmigrate::lab::faults::{Fault, Faults};
 use pvmigrate::lab::kubelet::{Image, Images};
 use pvmigrate::lab::scenario::Scenario;
-use pvmigrate::lab::store::Key;
+use pvmigrate::lab::store::{Key, State};
 use pvmigrate::script::Script;
 use pvmigrate::trial::stage::{RUN_WITHIN, TakeBack};
 use pvmigrate::trial::{Doom, Picture, Play, Stage};
-use pvmigrate::words::RunId;
 use pvmigrate::words::voice::Mute;
+use pvmigrate::words::{Problem, RunId};
 use serde_json::{Map, Value};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-const SHOP: &str = include_str!("../../scenarios/crash.yaml");
-const RUN: &str = "01234567";
+/// What is moved: one claim and the workload that uses it.
+#[derive(Debug)]
+pub struct Shop {
+    yaml: &'static str,
+    pub kind: &'static str,
+    pub workload: &'static str,
+    pub claim: &'static str,
+}
+
+pub const WEB: Shop =
+    Shop { yaml: include_str!("../../scenarios/crash.yaml"), kind: "Deployment", workload: "web", claim: "data" };
+/// The same whose every line is acknowledged.
+pub const ACKED: Shop = Shop { yaml: include_str!("../../scenarios/crash-acks.yaml"), ..WEB };
+/// The same with a StatefulSet, which makes its claim anew by itself.
+pub const DB: Shop = Shop {
+    yaml: include_str!("../../scenarios/crash-set.yaml"),
+    kind: "StatefulSet",
+    workload: "db",
+    claim: "data-db-0",
+};
+
+pub(super) const RUN: &str = "01234567";
 
 pub struct Trial {
     oracle: Arc<Mutex<Oracle>>,
+    pub shop: &'static Shop,
+    faults: Mutex<Option<Faults>>,
+    stopped: Mutex<Option<Problem>>,
     stage: Stage,
     run: RunId,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 /// Everything that is compared.
@@ -33,17 +57,21 @@ pub type End = Picture;
 
 impl Trial {
     pub fn new() -> Trial {
+        Trial::of(&WEB)
+    }
+
+    pub fn of(shop: &'static Shop) -> Trial {
         let dir = tempfile::tempdir().expect("a directory can be made");
         let program = PathBuf::from(env!("CARGO_BIN_EXE_pvmigrate"));
         let image = Image { programs: vec![("pvmigrate".to_owned(), program)] };
         let images = Images { by_name: [("docker.io/pvmigrate/agent*".to_owned(), image)].into() };
-        let shop = Scenario::parse("crash.yaml", SHOP).expect("it is tested");
-        let stage = Stage::open(dir.path(), images, &shop, 7).expect("the shop opens");
-        let oracle = Arc::new(Mutex::new(Oracle::new(&stage.lab)));
+        let scenario = Scenario::parse("crash.yaml", shop.yaml).expect("it is tested");
+        let stage = Stage::open(dir.path(), images, &scenario, 7).expect("the shop opens");
+        let oracle = Arc::new(Mutex::new(Oracle::new(&stage.lab, shop)));
         let hook = oracle.clone();
         stage.lab.core().hook(Box::new(move |state, commit| hook.lock().unwrap().commit(state, commit)));
         let run = serde_json::from_value(Value::from(RUN)).expect("it is an id");
-        Trial { oracle, stage, run, _dir: dir }
+        Trial { oracle, shop, faults: Mutex::default(), stopped: Mutex::default(), stage, run, dir }
     }
 
     /// One whose journals are kept in the cluster itself.
@@ -72,6 +100,19 @@ impl Trial {
         &self.stage.lab
     }
 
+    /// What goes wrong in the runs from now on.
+    pub fn plan(&self, plan: Vec<Fault>) -> Faults {
+        let faults = Faults::new(self.lab(), plan);
+        *self.faults.lock().unwrap() = Some(faults.clone());
+        faults
+    }
+
+    /// Why the last run stopped and whether the run has changed anything, if it did stop.
+    pub fn stop(&self) -> Option<(Problem, bool)> {
+        let problem = self.stopped.lock().unwrap().clone()?;
+        Some((problem, self.stage.journal(&self.run).expect("it can be read").has_changed()))
+    }
+
     /// Runs until the end or the death; `resumed` goes on with the journal that is there.
     pub fn run(&self, doom: &Arc<Doom>, resumed: bool) -> Result<(), String> {
         let cancel = CancellationToken::new();
@@ -91,28 +132,29 @@ impl Trial {
             resumed,
             voice: Arc::new(Mute),
             within: RUN_WITHIN,
-            faults: None,
+            faults: self.faults.lock().unwrap().clone(),
         };
         let ended = self.stage.play(&self.run, doom, play).map(|_| ());
-        Self::judged(doom, ended)
+        self.judged(doom, ended)
     }
 
     /// Takes back what the journal has, until the end or the death.
     pub fn take_back(&self, doom: &Arc<Doom>, how: &str) -> Result<(), String> {
-        Self::judged(doom, self.stage.take_back(&self.run, doom, Self::way(how)))
+        self.judged(doom, self.stage.take_back(&self.run, doom, self.way(how)))
     }
 
     /// Takes back what came after a step.
     pub fn take_back_to(&self, doom: &Arc<Doom>, how: &str, to: &str) -> Result<(), String> {
-        Self::judged(doom, self.stage.take_back_to(&self.run, doom, &StepId::new(to), Self::way(how)))
+        self.judged(doom, self.stage.take_back_to(&self.run, doom, &StepId::new(to), self.way(how)))
     }
 
-    fn way(how: &str) -> TakeBack {
+    fn way(&self, how: &str) -> TakeBack {
         let how = ["compare", "reverse", "discard"].into_iter().find(|word| *word == how).expect("it is one of three");
-        TakeBack { how, voice: Arc::new(Mute), within: RUN_WITHIN, faults: None }
+        TakeBack { how, voice: Arc::new(Mute), within: RUN_WITHIN, faults: self.faults.lock().unwrap().clone() }
     }
 
-    fn judged(doom: &Doom, ended: Result<(), pvmigrate::words::Problem>) -> Result<(), String> {
+    fn judged(&self, doom: &Doom, ended: Result<(), Problem>) -> Result<(), String> {
+        *self.stopped.lock().unwrap() = ended.as_ref().err().cloned();
         let faults = doom.faults();
         assert!(faults.is_empty(), "{}", faults.join("\n"));
         ended.map_err(|problem| problem.to_string())
@@ -127,6 +169,47 @@ impl Trial {
     pub fn check_always(&self) {
         let broken = self.oracle.lock().unwrap().broken();
         assert!(broken.is_empty(), "{}", broken.join("\n"));
+    }
+
+    /// Whether the source is gone by somebody else's hand, which no run can help.
+    pub fn is_source_lost(&self) -> bool {
+        self.oracle.lock().unwrap().is_excused()
+    }
+
+    /// Stops the workload for good; then what it acknowledged is on the volume that its claim stands on.
+    pub fn lost_nothing(&self) -> Result<(), String> {
+        let Shop { kind, workload, claim, .. } = *self.shop;
+        let none = serde_json::json!({"kind": kind, "name": workload, "body": {"spec": {"replicas": 0}}});
+        let fault = serde_json::json!({"then": {"somebody": {"patch": none}}});
+        self.plan(vec![Fault::read(fault).expect("it is a fault")]).strike();
+        let is_quiet = |state: &State| state.pods_of_claim("shop", claim).next().is_none().then_some(());
+        self.lab().wait(Duration::from_secs(30), is_quiet).ok_or("the workload does not stop")?;
+        let volume = self.lab().volume_of("shop", claim, Duration::from_secs(10)).ok_or("it is not bound")?;
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pvmigrate"));
+        command.args(["agent", "exercise"]).arg(volume).arg("--ack").arg(self.dir.path().join("lab/nodes/node1/acks"));
+        // Every shop's workload writes under one name, which is after all that is compared.
+        let output = command.args(["--name", "web", "--check"]).output().expect("it can be started");
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        if output.status.success() { Ok(()) } else { Err(format!("{}: {said}", output.status)) }
+    }
+
+    /// Takes away what somebody else did that is none of what is compared.
+    pub fn clear_of_somebody(&self) {
+        let labels = serde_json::json!({"metadata": {"labels": {"edited": null}}});
+        let body = |kind: &str| serde_json::json!({"patch": {"kind": kind, "body": labels}});
+        let thief = serde_json::json!({"delete": {"kind": "PersistentVolumeClaim", "name": "thief"}});
+        for change in [body("PersistentVolume"), body("PersistentVolumeClaim"), thief] {
+            let fault = serde_json::json!({"then": {"somebody": change}});
+            let faults = self.plan(vec![Fault::read(fault).expect("it is a fault")]);
+            faults.strike();
+        }
+        self.plan(Vec::new());
+    }
+
+    /// I10 and I19: nothing of ours is left on anything but the old volume.
+    pub fn litter(&self) -> Vec<String> {
+        self.lab().settle(Duration::from_secs(30));
+        self.oracle.lock().unwrap().litter(self.lab())
     }
 
     pub fn end(&self) -> End {

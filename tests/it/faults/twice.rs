@@ -1,0 +1,59 @@
+//! Every write arrives twice, as from a proxy that tries again: each of a run, and each of what takes it back.
+
+use super::{ONE, equal, named, reference};
+use crate::crash::trial::{ACKED, Trial};
+use crate::matrix::{Came, Level, Plan};
+use pvmigrate::lab::faults::{Fault, Seen, Then};
+use pvmigrate::trial::Doom;
+use std::time::Duration;
+
+fn twice(requests: &[Seen]) -> Vec<(String, Vec<Fault>)> {
+    named(requests.iter().filter(|seen| seen.verb.is_write()).map(|seen| Fault::new(seen.on(), Then::Twice)))
+}
+
+#[test]
+fn a_write_that_arrives_twice_is_done_once() {
+    let whole = reference(&ACKED);
+    let cases = twice(&whole.requests);
+    assert!(cases.len() > 20, "{} writes", cases.len());
+    let sample = Duration::from_secs(3);
+    let plan = Plan { test: "a_write_that_arrives_twice", one: ONE, whole: Level::Ci, sample, at_once: 4 };
+    plan.run(&cases, |faults| {
+        let trial = Trial::of(&ACKED);
+        let layer = trial.plan(faults.clone());
+        trial.run(&Doom::none(), false)?;
+        if !layer.unfired().is_empty() {
+            return Err("it did not happen".to_owned());
+        }
+        trial.check_always();
+        equal(&whole.end, &trial, false).map(|()| Came::Right)
+    });
+}
+
+#[test]
+fn an_undo_that_arrives_twice_is_done_once() {
+    let before = Trial::of(&ACKED).end().made_anew();
+    let moved = || {
+        let trial = Trial::of(&ACKED);
+        trial.run(&Doom::none(), false).unwrap();
+        trial
+    };
+    let undisturbed = moved();
+    let layer = undisturbed.plan(Vec::new());
+    undisturbed.take_back(&Doom::none(), "reverse").unwrap();
+    let cases = twice(&layer.seen());
+    assert!(cases.len() > 15, "{} writes", cases.len());
+    let sample = Duration::from_secs(3);
+    let plan = Plan { test: "an_undo_that_arrives_twice", one: ONE, whole: Level::Ci, sample, at_once: 4 };
+    plan.run(&cases, |faults| {
+        let trial = moved();
+        let layer = trial.plan(faults.clone());
+        trial.take_back(&Doom::none(), "reverse")?;
+        if !layer.unfired().is_empty() {
+            return Err("it did not happen".to_owned());
+        }
+        trial.check_always();
+        let differences = before.differences(&trial.end().made_anew());
+        if differences.is_empty() { Ok(Came::Right) } else { Err(differences.join("\n")) }
+    });
+}
