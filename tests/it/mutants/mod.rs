@@ -5,13 +5,15 @@
 //! found is a hole of the suite.
 
 mod list;
+mod mutant;
 mod wire;
 
 pub use wire::{At, Mutation};
 
 use crate::crash::reference;
 use crate::crash::trial::{End, Trial};
-use list::{MUTANTS, Mutant};
+use list::MUTANTS;
+use mutant::Mutant;
 use pvmigrate::trial::Doom;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;

@@ -4,7 +4,7 @@
 //! anybody reads it, and a journal before it is folded. Every write is noted with the revision it met, so that a finding
 //! can be laid at its door.
 
-use super::list::{Mutant, Way};
+use super::mutant::{Mutant, Way};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use pvmigrate::cluster::{self, Cluster};
