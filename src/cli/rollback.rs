@@ -141,6 +141,9 @@ fn take_back(global: &Global, args: &Args) -> Result<Outcome, Failure> {
         });
     }
     if plan.units.is_empty() {
+        if !args.plan {
+            session::sweep(global, &taken.file, &taken.journal)?;
+        }
         let since = planned.back.to.as_ref().map_or(String::new(), |to| format!(" after step {to}"));
         ui::talk(&format!("run {run} has changed nothing{since} that could be taken back"));
         return Ok(Outcome::Said);

@@ -102,7 +102,13 @@ fn kept(run: &RunListing) -> String {
 fn forget(global: &Global, run: &str, force: bool) -> Result<(), Failure> {
     let run = match session::find(global, Some(run))? {
         Kept::Dir(run) => {
-            Runs::new(&state_dir(global)?).forget(&run, force)?;
+            let runs = Runs::new(&state_dir(global)?);
+            runs.may_forget(&run, force)?;
+            // A journal that cannot be read has nothing to say.
+            if let Ok((file, journal, _)) = runs.open(&run) {
+                session::sweep(global, &file, &journal)?;
+            }
+            runs.forget(&run, force)?;
             run
         }
         Kept::Cluster(run, there) => {

@@ -4,7 +4,7 @@ use super::lab::Trial;
 use super::{Failure, Global, Place, exit_code, place, state_dir, ui};
 use crate::cluster::store::{ClusterStore, Shelf, runs};
 use crate::cluster::{self, Door, Lease, Ledger, Target, Vigils, lease};
-use crate::journal::{Event, Fence as _, Journal, RunFile, Runs};
+use crate::journal::{Event, Fence as _, Journal, RunFile, Runs, T};
 use crate::script::Script;
 use crate::script::session::Session;
 use crate::words::{Json, Kind, Problem, RunId, Voice};
@@ -377,6 +377,38 @@ pub fn fence(
         duration: lease_duration()?,
     };
     Ok(Arc::new(Lease::new(cluster.clone(), claim, voice.clone(), cancel.clone())))
+}
+
+/// Removes the Lease that a killed process of a run left; the run is ours. A cluster that cannot be asked stands in nobody's way.
+///
+/// # Errors
+/// If the run is being executed.
+pub fn sweep(global: &Global, file: &RunFile, journal: &Journal) -> Result<(), Problem> {
+    let run = &file.run;
+    // What never began a step of its own has taken no Lease.
+    if !journal.events().is_ok_and(|events| events.iter().any(|event| event.t == T::Start)) {
+        return Ok(());
+    }
+    let context = Some(file.context.clone()).filter(|name| !name.is_empty() && global.kubeconfig.is_none());
+    let there = Global { context: global.context.clone().or(context), ..global.clone() };
+    let runtime = runtime()?;
+    let cleared = reach(&there, &runtime).and_then(|reached| {
+        if reached.uid != file.cluster_uid {
+            return Err(Problem::new(Kind::Diverged, format!("run {run} belongs to another cluster")));
+        }
+        let cancel = CancellationToken::new();
+        on_signals(global, &runtime, &cancel);
+        let lease = fence(&reached.cluster, file, journal.lock_name(), &ui::voice(global), &cancel)?;
+        runtime.block_on(lease.clear())
+    });
+    match cleared {
+        Err(problem) if problem.kind == Kind::Conflict || problem.kind == Kind::Interrupted => Err(problem),
+        Err(problem) => {
+            ui::talk(&format!("whether its Lease is left could not be seen: {problem}"));
+            Ok(())
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
 /// Makes the place of a new run.

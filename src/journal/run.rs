@@ -197,11 +197,11 @@ impl Runs {
         Ok((parse(&bytes[..whole], &dir)?, offset + whole as u64, held))
     }
 
-    /// Removes a run's directory.
+    /// Says whether a run may be forgotten.
     ///
     /// # Errors
     /// If it is unknown, or running, or would have to be resumed.
-    pub fn forget(&self, run: &RunId, force: bool) -> Result<(), Problem> {
+    pub fn may_forget(&self, run: &RunId, force: bool) -> Result<(), Problem> {
         let dir = self.look_up(run)?;
         let RunListing { status, typed, last, .. } =
             listing(&dir).unwrap_or_else(|problem| damaged(run.clone(), &dir, &problem));
@@ -216,6 +216,16 @@ impl Runs {
                 .hint(format!("pvmigrate {next} {run}"))
                 .hint(format!("to lose its journal for good: pvmigrate runs forget {run} --force")));
         }
+        Ok(())
+    }
+
+    /// Removes a run's directory.
+    ///
+    /// # Errors
+    /// As [`Runs::may_forget`].
+    pub fn forget(&self, run: &RunId, force: bool) -> Result<(), Problem> {
+        self.may_forget(run, force)?;
+        let dir = self.look_up(run)?;
         std::fs::remove_dir_all(&dir).map_err(|e| unusable(&dir, &e))
     }
 

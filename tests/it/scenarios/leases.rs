@@ -139,6 +139,21 @@ cluster_test!(the_lease_of_a_killed_process_is_taken_at_once_where_its_lock_is, 
     shop.has_moved().await;
 });
 
+cluster_test!(lab "nothing here needs a node" a_dead_run_that_is_forgotten_or_taken_back_leaves_no_lease, async |w: &World| {
+    let (volume, words) = waiting(w).await;
+    start_waiting(w, &words, "300").await.kill9();
+    assert!(lease(w).await.is_some());
+    w.pvmigrate(&["runs", "forget", &w.run_id()]).await.exits(3).says("is not over").done();
+    assert!(lease(w).await.is_some());
+    w.pvmigrate(&["rollback", &w.run_id(), "--yes"]).await.succeeds().done();
+    assert_eq!(lease(w).await, None);
+    assert_eq!(policy_of(w, &volume).await, "Delete");
+    start_waiting(w, &words, "300").await.kill9();
+    let name = format!("pvmigrate-{}", w.run_id());
+    w.pvmigrate(&["runs", "forget", &w.run_id(), "--force"]).await.succeeds().done();
+    assert_eq!(w.find("Lease", &name).await, None);
+});
+
 cluster_test!(a_lease_that_is_deleted_or_edited_by_a_stranger_is_noticed, async |w: &World| {
     let (volume, words) = waiting(w).await;
     let run = start_waiting(w, &words, "4").await;

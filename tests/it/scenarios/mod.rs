@@ -2,6 +2,7 @@
 
 mod ancestor;
 mod crashes;
+mod evidence;
 mod examples;
 mod faults;
 mod guards;
