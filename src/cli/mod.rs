@@ -8,6 +8,7 @@ mod cleanup;
 mod completions;
 mod doc;
 mod eval;
+mod in_cluster;
 mod lab;
 mod manifest;
 mod rbac;

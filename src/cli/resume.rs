@@ -1,6 +1,6 @@
 //! `pvmigrate resume [RUN]`
 
-use super::{Failure, Global, OnFailure, rollback, session, ui};
+use super::{Failure, Global, OnFailure, in_cluster, rollback, session, ui};
 use crate::script::{Script, undo};
 use crate::words::Problem;
 
@@ -15,9 +15,20 @@ pub struct Args {
     /// What becomes of the run if it fails; exit code 6: it failed, and everything is as it was before
     #[arg(long, value_enum, default_value_t = OnFailure::Stop, value_name = "WHAT")]
     on_failure: OnFailure,
+    /// This is a pod of that Job
+    #[arg(long, hide = true, value_name = "NAME")]
+    of_job: Option<String>,
 }
 
 pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
+    let ended = resume(global, args);
+    if let (Some(job), Err(failure)) = (&args.of_job, &ended) {
+        in_cluster::ended_badly(global, job, failure);
+    }
+    ended
+}
+
+fn resume(global: &Global, args: &Args) -> Result<(), Failure> {
     let global = &Global { on_failure: args.on_failure, ..global.clone() };
     let taken = session::take_up(global, args.run.as_deref())?;
     let global = &taken.global.clone();

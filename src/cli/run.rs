@@ -1,11 +1,11 @@
 //! `pvmigrate run SCRIPT [the script's own options]`
 
 use super::session::{self, Start};
-use super::{Failure, Global, OnFailure, rollback, ui};
+use super::{Failure, Global, OnFailure, in_cluster, rollback, ui};
 use crate::script::Script;
 use crate::script::args::Spec;
 use crate::words::{Json, Problem};
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, ArgAction, Args as _, Command, FromArgMatches as _};
 use tokio_util::sync::CancellationToken;
 
 /// Run a script
@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
 pub struct Args {
+    #[command(flatten)]
+    in_cluster: in_cluster::Options,
     /// Path or name of the script
     #[arg(value_name = "SCRIPT", allow_hyphen_values = true)]
     script: Option<String>,
@@ -34,7 +36,7 @@ pub fn main(global: &Global, args: Args) -> Result<(), Failure> {
     let cancel = CancellationToken::new();
     let script = Script::load(&script, &cancel).map_err(|problems| failed_to_load(&script, problems))?;
     let global = &Global { on_failure: args.on_failure, ..global.clone() };
-    let (global, values) = match parse(global, &script, &args.options) {
+    let (global, values, after) = match parse(global, &script, &args.options) {
         Ok(parsed) => parsed,
         Err(Parsed::Said(0)) => return Ok(()),
         Err(Parsed::Said(code)) => {
@@ -46,6 +48,10 @@ pub fn main(global: &Global, args: Args) -> Result<(), Failure> {
         return Err(Problem::usage("--lab ends with this process: nothing of a run in it is left to be taken back")
             .hint("`pvmigrate lab up` makes one that stays")
             .into());
+    }
+    let options = args.in_cluster.and(after);
+    if options.are_meant()? {
+        return in_cluster::submit(&global, &script, values, &options);
     }
     let runtime = session::runtime()?;
     session::on_signals(&global, &runtime, &cancel);
@@ -85,7 +91,11 @@ pub enum Parsed {
 }
 
 /// Parses the script's own options, and global ones among them.
-pub fn parse(global: &Global, script: &Script, options: &[String]) -> Result<(Global, Json), Parsed> {
+pub fn parse(
+    global: &Global,
+    script: &Script,
+    options: &[String],
+) -> Result<(Global, Json, in_cluster::Options), Parsed> {
     let command = command(script);
     let words = std::iter::once("pvmigrate run".to_owned()).chain(options.iter().cloned());
     let matches = match command.try_get_matches_from(words) {
@@ -101,7 +111,8 @@ pub fn parse(global: &Global, script: &Script, options: &[String]) -> Result<(Gl
     }
     let mut global = global.clone();
     take_global(&mut global, &matches);
-    Ok((global, Json::Object(values)))
+    let options = in_cluster::Options::from_arg_matches(&matches).unwrap_or_default();
+    Ok((global, Json::Object(values), options))
 }
 
 fn value(spec: &Spec, matches: &clap::ArgMatches) -> Result<Json, Problem> {
@@ -157,6 +168,7 @@ pub fn command(script: &Script) -> Command {
         }
         command = command.arg(arg);
     }
+    command = in_cluster::Options::augment_args(command);
     for (name, short, takes, help) in GLOBALS {
         let mut arg = Arg::new(format!("global-{name}")).long(name).help(help).help_heading("Global options");
         if let Some(short) = short {

@@ -1,7 +1,7 @@
 //! `pvmigrate runs [list|show RUN|forget RUN]`
 
 use super::session::{self, Kept};
-use super::{Failure, Global, Output, Place, place, state_dir, ui};
+use super::{Failure, Global, Output, Place, in_cluster, place, state_dir, ui};
 use crate::cluster::store;
 use crate::cluster::store::tail::Tail;
 use crate::cluster::wait;
@@ -112,6 +112,7 @@ fn forget(global: &Global, run: &str, force: bool) -> Result<(), Failure> {
             run
         }
         Kept::Cluster(run, there) => {
+            let job = in_cluster::finished_job(&there, &run)?;
             let (cluster, cancel) = (&there.shelf.cluster, CancellationToken::new());
             let file = RunFile { namespace: there.shelf.namespace.clone(), ..RunFile::new(run.clone(), "") };
             // A process that is at work keeps its journal.
@@ -121,6 +122,7 @@ fn forget(global: &Global, run: &str, force: bool) -> Result<(), Failure> {
                 lease.clear().await?;
                 store::runs::forget(&there.shelf, &run).await
             })?;
+            job.map(|job| in_cluster::remove(&there, &job)).transpose()?;
             run
         }
     };

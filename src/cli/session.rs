@@ -422,6 +422,13 @@ pub fn open_run(
     args: Json,
     argv: Vec<String>,
 ) -> Result<(RunFile, Journal), Problem> {
+    let file = new_run(global, reached, script, args, argv);
+    let journal = keep_run(global, reached, &file)?;
+    Ok((file, journal))
+}
+
+/// What a new run is.
+pub fn new_run(global: &Global, reached: &Reached, script: &Script, args: Json, argv: Vec<String>) -> RunFile {
     let mut file = RunFile::new(RunId::random(), &script.name);
     file.cluster_uid.clone_from(&reached.uid);
     file.server = reached.cluster.server().to_owned();
@@ -431,15 +438,22 @@ pub fn open_run(
     file.args = args;
     file.yes = global.yes;
     file.sources = script.sources.all();
-    let journal = match place(global) {
-        Place::Dir => Runs::new(&reached.state_dir(global)?).create(&file)?.0,
+    file
+}
+
+/// Makes its place, with nothing in it yet.
+///
+/// # Errors
+/// As [`open_run`].
+pub fn keep_run(global: &Global, reached: &Reached, file: &RunFile) -> Result<Journal, Problem> {
+    Ok(match place(global) {
+        Place::Dir => Runs::new(&reached.state_dir(global)?).create(file)?.0,
         Place::Cluster => {
             let shelf = reached.shelf(&file.namespace);
-            let store = ClusterStore::create(shelf, reached.runtime.clone(), &file)?;
+            let store = ClusterStore::create(shelf, reached.runtime.clone(), file)?;
             Journal::open(file.run.clone(), Box::new(store))?
         }
-    };
-    Ok((file, journal))
+    })
 }
 
 /// How a run ended.

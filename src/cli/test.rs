@@ -248,7 +248,10 @@ fn crash_test(
     let values = match (suite, args.options.is_empty()) {
         (Some(suite), true) => snapshot.values(&suite.options)?,
         _ => match run::parse(global, script, &args.options) {
-            Ok((_, values)) => values,
+            Ok((_, values, options)) if !options.are_meant()? => values,
+            Ok(_) => {
+                return Err(Problem::usage("a crash test runs on labs of its own: --in-cluster is for `run`").into());
+            }
             Err(run::Parsed::Said(0)) => return Ok(()),
             Err(run::Parsed::Said(code)) => {
                 let last = vec![format!(

@@ -393,10 +393,13 @@ impl Cluster {
                 "verb": verb, "group": resource.0, "resource": resource.1, "subresource": resource.2, "namespace": namespace,
             }},
         });
-        // An access review changes nothing: it may be asked again like a read.
-        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
-        let answer = self.repeat("POST", path, &[], review.to_string().as_bytes()).await?;
-        Ok(answer["status"]["allowed"] == Value::Bool(true))
+        Ok(self.review("selfsubjectaccessreviews", &review).await?["status"]["allowed"] == Value::Bool(true))
+    }
+
+    /// An access review changes nothing: it may be asked again like a read.
+    pub(super) async fn review(&self, plural: &str, review: &Json) -> Result<Json, Error> {
+        let path = format!("/apis/authorization.k8s.io/v1/{plural}");
+        self.repeat("POST", &path, &[], review.to_string().as_bytes()).await
     }
 
     /// Sends a create with `dryRun=All`: the server does everything but keep it.

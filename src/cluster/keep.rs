@@ -1,7 +1,7 @@
-//! Our own records in the cluster: the ConfigMaps of a journal, and Leases. Nothing of the user's.
+//! Our own records in the cluster: the ConfigMaps of a journal, Leases, and Jobs that execute runs. Nothing of the user's.
 //!
 //! They are no steps of a run: the journal itself is kept in them. So they have a door of their own, which opens for
-//! two kinds and for names of ours only. Callers: the cluster's store of journals, and the fence. What must stay true:
+//! three kinds and for names of ours only. Callers: the cluster's store of journals, and the fence. What must stay true:
 //! a [`Bookkeeping`] is good for nothing else, and every replacement and deletion names uid and resourceVersion.
 
 use super::{Cluster, Error, Resource, known, text, uid};
@@ -19,6 +19,8 @@ pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "pvmigrate
 pub enum Kept {
     ConfigMap,
     Lease,
+    /// What executes a run in the cluster.
+    Job,
 }
 
 /// Lets our own records be written, and nothing else.
@@ -30,6 +32,7 @@ impl Kept {
         known(match self {
             Kept::ConfigMap => "ConfigMap",
             Kept::Lease => "Lease",
+            Kept::Job => "Job",
         })
     }
 }
@@ -84,6 +87,14 @@ impl Cluster {
         let query: &[(&str, &str)] = if method == "DELETE" { &[] } else { &[("fieldManager", "pvmigrate")] };
         self.once(method, path, query, body.to_string().into_bytes(), Some("application/json")).await
     }
+}
+
+/// True if a Job makes no more pods and none of its is at work.
+pub fn job_is_over(job: &Json) -> bool {
+    let conditions = job["status"]["conditions"].as_array().into_iter().flatten();
+    conditions
+        .into_iter()
+        .any(|one| matches!(one["type"].as_str(), Some("Complete" | "Failed")) && one["status"] == "True")
 }
 
 fn ours(name: &str) -> Result<(), Error> {

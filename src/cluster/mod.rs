@@ -4,6 +4,7 @@
 //! place that issues POST, PATCH or DELETE on the user's objects. Per noun one file: what it is, and pure functions
 //! that plan its writes. What must stay true: nothing here knows scripts, terminals or the order of a migration.
 
+pub mod account;
 pub mod connect;
 mod dependents;
 mod error;

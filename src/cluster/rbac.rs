@@ -26,9 +26,11 @@ const EVERY_RUN: [Need; 2] = [
 ];
 
 /// The run's own records, in its namespace.
-const RECORDS: [(&str, &str, &str); 2] = [
+const RECORDS: [(&str, &str, &str); 3] = [
     ("create delete get list update watch", "", "configmaps"),
     ("create delete get update", "coordination.k8s.io", "leases"),
+    // In a Job: to say that the run failed for good.
+    ("get update", "batch", "jobs"),
 ];
 
 /// For whom, and where.
@@ -49,18 +51,39 @@ impl Need {
         verbs.split(' ').map(move |verb| Need { group, resource, name: "", verb })
     }
 
+    /// `patch deployments.apps`
+    pub fn told(&self) -> String {
+        let group = if self.group.is_empty() { String::new() } else { format!(".{}", self.group) };
+        format!("{} {}{group}", self.verb, self.resource)
+    }
+
     /// What is listed is listed in all namespaces: who uses a volume is nowhere else to be seen.
-    fn is_of_the_cluster(&self) -> bool {
+    pub fn is_of_the_cluster(&self) -> bool {
         let plural = self.resource.split('/').next().unwrap_or(self.resource);
         self.verb == "list" || is_namespaced(self.group, plural) != Some(true)
     }
+}
+
+/// What every run needs in the namespace of its own records.
+pub fn records() -> BTreeSet<Need> {
+    RECORDS.iter().flat_map(|(verbs, group, resource)| Need::all_of(verbs, group, resource)).collect()
+}
+
+/// Name and groups by which the server knows a ServiceAccount.
+pub fn account_user(namespace: &str, account: &str) -> (String, [String; 3]) {
+    let groups = [
+        "system:serviceaccounts".to_owned(),
+        format!("system:serviceaccounts:{namespace}"),
+        "system:authenticated".to_owned(),
+    ];
+    (format!("system:serviceaccount:{namespace}:{account}"), groups)
 }
 
 /// A ServiceAccount and the roles that grant it what a script and this program need, and no more.
 pub fn manifests(needs: &BTreeSet<Need>, grant: &Grant<'_>) -> Vec<Json> {
     let mut all = needs.clone();
     all.extend(EVERY_RUN.iter().filter(|need| !needs.contains(&Need { name: "", ..(*need).clone() })).cloned());
-    let records = RECORDS.iter().flat_map(|(verbs, group, resource)| Need::all_of(verbs, group, resource)).collect();
+    let records = records();
     let (everywhere, placed): (BTreeSet<Need>, BTreeSet<Need>) =
         all.into_iter().partition(|need| grant.places.is_empty() || need.is_of_the_cluster());
 
@@ -182,7 +205,7 @@ mod tests {
                 "ClusterRoleBinding /mover-my-script-v2",
                 "Role shop/mover-my-script-v2 [create,get] [pods] [get] [pods/log]",
                 "RoleBinding shop/mover-my-script-v2",
-                "Role ops/mover-runs [create,delete,get,list,update,watch] [configmaps] [create,delete,get,update] [leases]",
+                "Role ops/mover-runs [create,delete,get,list,update,watch] [configmaps] [get,update] [jobs] [create,delete,get,update] [leases]",
                 "RoleBinding ops/mover-runs",
             ]
         );

@@ -4,6 +4,7 @@
 //! is removed only after its report stands in the journal.
 
 pub mod agent;
+pub mod job;
 pub mod plan;
 pub mod pod;
 pub mod report;

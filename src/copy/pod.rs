@@ -151,24 +151,35 @@ pub fn render(plan: &PodPlan) -> Json {
         "metadata": {
             "name": plan.name,
             "namespace": plan.namespace,
-            "labels": {
-                "app.kubernetes.io/name": "pvmigrate", "app.kubernetes.io/managed-by": "pvmigrate",
-                RUN: plan.run, "pvmigrate.io/task": plan.task.word(), "pvmigrate.io/pass": plan.task.pass(),
-                "sidecar.istio.io/inject": "false",
-            },
-            "annotations": {
-                "cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true",
-                "sidecar.istio.io/inject": "false", "linkerd.io/inject": "disabled",
-            },
+            "labels": labels(&plan.run),
+            "annotations": annotations(),
         },
         "spec": spec,
     });
+    pod["metadata"]["labels"]["pvmigrate.io/task"] = plan.task.word().into();
+    pod["metadata"]["labels"]["pvmigrate.io/pass"] = plan.task.pass().into();
     merge(&mut pod, &plan.patch);
     pod
 }
 
+/// The labels of all pods of a run.
+pub(super) fn labels(run: &str) -> Json {
+    json!({
+        "app.kubernetes.io/name": "pvmigrate", "app.kubernetes.io/managed-by": "pvmigrate",
+        RUN: run, "sidecar.istio.io/inject": "false",
+    })
+}
+
+/// Nobody moves them away, nobody puts containers of his own beside them.
+pub(super) fn annotations() -> Json {
+    json!({
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true",
+        "sidecar.istio.io/inject": "false", "linkerd.io/inject": "disabled",
+    })
+}
+
 /// Merges a patch of the user's; the one container is met by place, as a merge would replace the whole list.
-fn merge(pod: &mut Json, patch: &Json) {
+pub(super) fn merge(pod: &mut Json, patch: &Json) {
     let mut patch = patch.clone();
     // To merge anything but a map would replace the whole pod.
     if !patch.is_object() {

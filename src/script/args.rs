@@ -6,7 +6,7 @@ use rhai::{AST, ASTNode, Expr, Position, Stmt};
 use serde_json::{Map, json};
 
 /// Names that the command line keeps for itself.
-pub const GLOBAL: [&str; 12] = [
+pub const GLOBAL: [&str; 16] = [
     "kubeconfig",
     "context",
     "lab",
@@ -17,6 +17,10 @@ pub const GLOBAL: [&str; 12] = [
     "run-namespace",
     "store",
     "on-failure",
+    "in-cluster",
+    "service-account",
+    "job-image",
+    "job-patch",
     "help",
     "version",
 ];

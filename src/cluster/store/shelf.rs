@@ -218,6 +218,7 @@ impl Shelf {
 
     fn another(&self, name: &str) -> Problem {
         Problem::new(Kind::Conflict, format!("another process writes the journal of this run (ConfigMap `{name}`)"))
+            .object(format!("ConfigMap:{}/{name}", self.namespace))
             .hint("only one process executes a run: wait for the other one, or stop it first")
     }
 

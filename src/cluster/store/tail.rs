@@ -3,9 +3,9 @@
 use super::line::{self, Said};
 use super::shelf::Shelf;
 use super::{read, runs};
-use crate::cluster::keep::Kept;
-use crate::cluster::text;
+use crate::cluster::keep::{Kept, job_is_over};
 use crate::cluster::wait::{One, Seen};
+use crate::cluster::{RUN, text};
 use crate::journal::{Event, RunFile, T};
 use crate::words::clock::Clock;
 use crate::words::{Json, Kind, Problem, RunId};
@@ -111,8 +111,24 @@ impl Tail {
         }
     }
 
+    async fn has_a_job(&self) -> Result<bool, Problem> {
+        let (resource, name) = (Kept::Job.resource(), line::head_name(&self.run));
+        match self.shelf.cluster.find(&resource, &self.shelf.namespace, &name).await {
+            Ok(job) => {
+                Ok(job.is_some_and(|job| job["metadata"]["labels"][RUN] == self.run.as_str() && !job_is_over(&job)))
+            }
+            // Whoever may not look at it has not made it.
+            Err(e) if e.is_definite() => Ok(false),
+            Err(e) => Err(e.problem(&format!("look at the Job of run {}", self.run), None)),
+        }
+    }
+
     /// Whether a process may still add something. A Lease counts as long as it changes, by our own clock.
+    /// A Job that is not over makes pods until it is.
     async fn is_at_work(&mut self) -> Result<bool, Problem> {
+        if !self.ended && self.has_a_job().await? {
+            return Ok(true);
+        }
         let head = read::head(&self.shelf, &self.run).await?;
         let Some(head) = head.filter(|head| !self.ended && !head.summary.writer.is_empty()) else { return Ok(false) };
         let (resource, name) = (Kept::Lease.resource(), line::head_name(&head.file.run));

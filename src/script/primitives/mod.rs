@@ -14,6 +14,7 @@ mod sc;
 mod workload;
 
 pub use control::{CONTROLS, Control, register as register_controls, render as render_table};
+pub use copy::IMAGE;
 
 use super::enter::{self, Step};
 use crate::words::{Json, Problem, PvcRef, names, size};

@@ -6,6 +6,7 @@ mod evidence;
 mod examples;
 mod faults;
 mod guards;
+mod in_cluster;
 mod kept;
 mod leases;
 mod moves;
