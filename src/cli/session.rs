@@ -265,7 +265,7 @@ pub fn take_up(global: &Global, run: Option<&str>) -> Result<TakenUp, Problem> {
             let InCluster { runtime, reached, shelf } = *there;
             let namespace = shelf.namespace.clone();
             let (file, store) = ClusterStore::open(shelf, runtime.handle().clone(), &run)?;
-            let journal = Journal::open(run.clone(), Box::new(store))?;
+            let journal = Journal::open(run.clone(), Box::new(store))?.waiting_for_its_fence();
             let global = Global { store: Some(Place::Cluster), run_namespace: Some(namespace), ..global.clone() };
             Ok(TakenUp { global, run, file, journal, cancel, reached: Some((runtime, reached)) })
         }

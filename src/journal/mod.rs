@@ -106,6 +106,8 @@ pub struct Journal {
 struct Inner {
     state: State,
     next_n: u64,
+    /// Another process may still have the run: nothing must be durable yet.
+    is_waiting: bool,
 }
 
 impl Journal {
@@ -132,13 +134,20 @@ impl Journal {
         if is_in_parts {
             state = State::fold(store.load()?).map_err(told)?;
         }
-        Ok(Journal { run, store, fence: None, inner: Mutex::new(Inner { state, next_n }) })
+        Ok(Journal { run, store, fence: None, inner: Mutex::new(Inner { state, next_n, is_waiting: false }) })
     }
 
     /// From now on no write is permitted but inside of this fence.
     #[must_use]
     pub fn fenced(mut self, fence: Arc<dyn Fence>) -> Self {
         self.fence = Some(fence);
+        self
+    }
+
+    /// Another process may have the run: until the fence holds, what is recorded only waits.
+    #[must_use]
+    pub fn waiting_for_its_fence(self) -> Self {
+        self.lock().is_waiting = self.store.is_shared();
         self
     }
 
@@ -152,10 +161,12 @@ impl Journal {
     /// # Errors
     /// Why nothing may be sent. It ends the run, which can be resumed.
     pub async fn hold(&self) -> Result<u64, Problem> {
-        match &self.fence {
-            Some(fence) => fence.hold().await.map_err(Problem::fatal),
-            None => Ok(0),
-        }
+        let epoch = match &self.fence {
+            Some(fence) => fence.hold().await.map_err(Problem::fatal)?,
+            None => 0,
+        };
+        self.lock().is_waiting = false;
+        Ok(epoch)
     }
 
     /// The epoch without asking anybody.
@@ -402,7 +413,7 @@ impl Journal {
         event.time = Clock.stamp();
         // The fold is asked first: a record that could not be read back is never written.
         inner.state.next(&event).map_err(|illegal| Problem::bug(illegal.to_string()))?;
-        self.store.append(&event, durable)?;
+        self.store.append(&event, durable && !inner.is_waiting)?;
         inner.next_n += 1;
         Ok(())
     }

@@ -185,6 +185,25 @@ fn what_is_not_durable_waits_for_what_is_and_for_the_end() {
     assert_eq!(answer(&place.resume(), "root/3"), Replay::Done(json!("three")));
 }
 
+/// What is decided before the run is ours must not get in the way of the process that has it.
+#[test]
+fn nothing_is_written_before_the_fence_holds() {
+    let place = Place::new();
+    let first = place.begin();
+    first.end("root/1~a", json!(1)).unwrap();
+    let second = place.resume().waiting_for_its_fence();
+    second.end("root/2~b", json!(2)).unwrap();
+    assert_eq!(place.resume().ended("root/2~b"), None);
+    first.end("root/3~c", json!(3)).unwrap();
+    drop(first);
+    let third = place.resume().waiting_for_its_fence();
+    third.end("root/4~d", json!(4)).unwrap();
+    place.runtime.block_on(third.hold()).unwrap();
+    third.end("root/5~e", json!(5)).unwrap();
+    let last = place.resume();
+    assert_eq!((last.ended("root/4~d"), last.ended("root/5~e")), (Some(json!(4)), Some(json!(5))));
+}
+
 #[test]
 fn a_branch_that_ended_keeps_no_answers() {
     let place = Place::new();
