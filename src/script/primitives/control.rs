@@ -225,6 +225,12 @@ pub fn render(rows: &Json, columns: Option<&Json>) -> String {
             other => names::plain(&other.to_string()),
         }));
     }
+    for (column, name) in table.column_iter_mut().zip(&columns) {
+        let mut cells = rows.iter().map(|row| &row[name.as_str()]).filter(|cell| !cell.is_null()).peekable();
+        if cells.peek().is_some() && cells.all(Json::is_number) {
+            column.set_cell_alignment(comfy_table::CellAlignment::Right);
+        }
+    }
     table
         .to_string()
         .lines()
@@ -265,5 +271,14 @@ mod tests {
         let text = render(&rows, Some(&json!(["claim", "files"])));
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(lines, vec![vec!["CLAIM", "FILES"], vec!["shop/data", "3"], vec!["shop/logs", "-"]]);
+    }
+
+    #[test]
+    fn numbers_stand_to_the_right() {
+        let rows = json!([{"claim": "a", "files": 3, "size": "3"}, {"claim": "b", "files": 12345, "size": "12345"}]);
+        assert_eq!(
+            render(&rows, None).lines().collect::<Vec<_>>(),
+            ["CLAIM  FILES  SIZE", "a          3  3", "b      12345  12345"]
+        );
     }
 }

@@ -169,8 +169,12 @@ fn clock_skew_of_an_hour() {
         }
         let text = std::fs::read_to_string(&path).unwrap();
         read += 1;
+        // A renewal is told from the one before it by its text; when a run began is shown to people.
+        let fine = [("cluster/lease.rs", "renewTime"), ("store/runs.rs", "creationTimestamp")];
         for word in ["creationTimestamp", "startTime", "lastTransitionTime", "renewTime"] {
-            assert!(!text.contains(&format!("/{word}")), "{} reads {word}, a time of another clock", path.display());
+            let is_fine = fine.iter().any(|(file, of)| path.ends_with(file) && *of == word);
+            let reads = !is_fine && text.contains(&format!("/{word}"));
+            assert!(!reads, "{} reads {word}, a time of another clock", path.display());
         }
     }
     assert!(read > 30, "{read} files");
