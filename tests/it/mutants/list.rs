@@ -109,6 +109,7 @@ pub static MUTANTS: &[Mutant] = &[
     Mutant {
         id: "A8",
         what: "a copy pod that failed is never seen to have failed",
+        waits: true,
         wire: |ask, stage| {
             if stage.is("create-1", 0) {
                 ask.set("/spec/containers/0/args", json!(["agent", "copy", "/nowhere", "/target"]));
@@ -127,6 +128,7 @@ pub static MUTANTS: &[Mutant] = &[
     Mutant {
         id: "A9",
         what: "somebody's finalizer holds the original claim for ever",
+        waits: true,
         wire: |ask, stage| {
             if stage.is("delete-original", 0) {
                 let hold = json!({"metadata": {"finalizers": ["kubernetes.io/pvc-protection", "example.com/hold"]}});

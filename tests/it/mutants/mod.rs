@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 /// What the sample of an ordinary `cargo test` may take.
 const SAMPLE: Duration = Duration::from_secs(15);
-/// A run that has written nothing for so long waits for what will not come.
+/// A run that is known to wait for what will not come, and has written nothing for so long, is ended.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Repeats some: `PVMIGRATE_MUTANT=A5`.
 const ONE: &str = "PVMIGRATE_MUTANT";
@@ -52,7 +52,7 @@ fn every_bug_that_is_put_back_is_found() {
                         return;
                     }
                     let mutant = &MUTANTS[*at];
-                    let found = catch_unwind(AssertUnwindSafe(|| find(mutant, &effects, &end)));
+                    let found = catch_unwind(AssertUnwindSafe(|| of_lines(find(mutant, &effects, &end))));
                     let found = found.unwrap_or_else(|panic| format!("PANIC {}", said(&*panic)));
                     lines.lock().unwrap()[*at] = Some(format!("{:5} {}\n      {found}", mutant.id, mutant.what));
                 }
@@ -74,6 +74,15 @@ fn every_bug_that_is_put_back_is_found() {
     for mark in ["SURVIVED", "NOT DONE", "PANIC"] {
         assert!(!table.contains(mark), "{mark}:\n{table}");
     }
+}
+
+/// Lines that are lost are seen by the workload and by whoever compares: the faster of the two is not always the same.
+fn of_lines(found: String) -> String {
+    let by_workload = found.starts_with("I8 a line that was acknowledged is lost");
+    if by_workload || found.ends_with("lines of I8 the target") {
+        return "I8 lines of the workload are lost".to_owned();
+    }
+    found
 }
 
 /// Runs one, and says what was found first.
@@ -136,7 +145,7 @@ fn watched(trial: &Trial, doom: &std::sync::Arc<Doom>, mutation: &Mutation, resu
         let watcher = scope.spawn(move || {
             let mut waits = false;
             while let Err(RecvTimeoutError::Timeout) = wait.recv_timeout(Duration::from_millis(50)) {
-                waits |= mutation.quiet() > PATIENCE;
+                waits |= mutation.mutant.waits && mutation.did() && mutation.quiet() > PATIENCE;
                 if waits || found(trial, doom).is_some() {
                     mutation.cancel();
                 }

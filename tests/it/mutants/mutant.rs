@@ -31,6 +31,8 @@ pub struct Mutant {
     pub forged: fn(Vec<Event>) -> Vec<Event>,
     /// The program notices by itself, and nothing comes of it.
     pub withstood: bool,
+    /// It makes the run wait for ever.
+    pub waits: bool,
     /// It acts in a rollback of a run that is over, with a copy back.
     pub back: bool,
 }
@@ -44,6 +46,7 @@ pub const PLAIN: Mutant = Mutant {
     dies: None,
     forged: |events| events,
     withstood: false,
+    waits: false,
     back: false,
 };
 
