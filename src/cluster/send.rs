@@ -178,19 +178,17 @@ impl Door {
                 Err(problem) => return Sent::Rejected(problem, Again::No),
             };
             // What is gone needs no deletion; and no guard has seen what a request would meet.
-            if write.verb == Verb::Delete && fresh.target.is_none() {
-                return Sent::Ok(Json::Null);
-            }
-            if let Err(problem) = precondition(write, fresh.target.as_ref()) {
-                return Sent::Rejected(problem, Again::No);
-            }
-            if let Err(problem) = guard::admit(permit.run(), write, &self.ledger.books(), &fresh) {
-                return Sent::Rejected(problem.object(write.object()), Again::No);
-            }
-            // Right before it goes out: the run is still ours, and what the guards went by was read since that is known.
+            let is_gone = write.verb == Verb::Delete && fresh.target.is_none();
+            let admitted = if is_gone { Ok(()) } else { self.admit(&permit, write, &fresh) };
+            // Right before it goes out: the run is still ours, and what the guards went by was read since that is known. What
+            // they refuse because another process has the run is told as that.
             match self.journal.hold().await {
-                Ok(now) if now == epoch => break fresh,
-                Ok(_) => {}
+                Ok(now) if now != epoch => {}
+                Ok(_) => match admitted {
+                    Ok(()) if is_gone => return Sent::Ok(Json::Null),
+                    Ok(()) => break fresh,
+                    Err(problem) => return Sent::Rejected(problem, Again::No),
+                },
                 Err(problem) => return Sent::Rejected(problem, Again::No),
             }
         };
@@ -228,6 +226,13 @@ impl Door {
             }
             Err(e) => Sent::Unknown(e.problem(&doing, Some(&write.object()))),
         }
+    }
+
+    /// Whether the write is still what it was planned to be, and the guards let it pass.
+    fn admit(&self, permit: &Permit, write: &Write, fresh: &Fresh) -> Result<(), Problem> {
+        precondition(write, fresh.target.as_ref())?;
+        let admitted = guard::admit(permit.run(), write, &self.ledger.books(), fresh);
+        admitted.map_err(|problem| problem.object(write.object()))
     }
 
     /// Reads whatever the guards need for this write.

@@ -13,8 +13,8 @@ fn machine(w: &World, name: &str) -> PathBuf {
 }
 
 /// Begins the move with its journal in the cluster, and returns its id too.
-async fn begin(w: &World, shop: &Shop<'_>) -> (Running, String) {
-    let args = shop.args(&["--store", "cluster", "--run-namespace", &w.ns]);
+async fn begin(w: &World, shop: &Shop<'_>, more: &[&str]) -> (Running, String) {
+    let args = shop.args(&[&["--store", "cluster", "--run-namespace", &w.ns], more].concat());
     // Whoever goes on after a kill waits as long as this process has said.
     let run = w.pvmigrate(&args).env("PVMIGRATE_LEASE_SECONDS", "4").start();
     let said = async || id_of(&run.said());
@@ -48,7 +48,7 @@ fn nothing_here(w: &World, name: &str) {
 
 cluster_test!(a_run_kept_in_the_cluster_goes_on_on_another_machine, async |w: &World| {
     let shop = shop(w, "slow", "fast").await;
-    let (run, id) = begin(w, &shop).await;
+    let (run, id) = begin(w, &shop, &[]).await;
     until_recorded(w, &id, "delete-original").await;
     run.kill9();
     let here = ["--run-namespace", &w.ns];
@@ -84,7 +84,8 @@ cluster_test!(a_run_kept_in_the_cluster_goes_on_on_another_machine, async |w: &W
 
 cluster_test!(lab "who looks on does not touch anything" somebody_looks_on_while_another_process_executes_the_run, async |w: &World| {
     let shop = shop(w, "slow", "fast").await;
-    let (run, id) = begin(w, &shop).await;
+    // So that it is not over before the others have looked.
+    let (run, id) = begin(w, &shop, &["--hot-passes", "30"]).await;
     let away = &machine(w, "second");
     let look = ["runs", "show", &id, "--follow", "--run-namespace", &w.ns];
     let (looking, leaving) = (w.pvmigrate(&look).state_dir(away).start(), w.pvmigrate(&look).state_dir(away).start());
@@ -118,7 +119,7 @@ fn is_ours(map: &Value) -> bool {
 
 cluster_test!(lab "what another machine reads is the same on both" a_run_kept_in_the_cluster_is_taken_back_on_another_machine, async |w: &World| {
     let shop = shop(w, "slow", "fast").await;
-    let (run, id) = begin(w, &shop).await;
+    let (run, id) = begin(w, &shop, &[]).await;
     until_recorded(w, &id, ".stop").await;
     run.kill9();
     let away = machine(w, "second");
@@ -155,7 +156,7 @@ cluster_test!(lab "the same refusals on both" a_run_kept_in_the_cluster_is_refus
     foreign.says("is no run of pvmigrate").done();
     w.delete("ConfigMap", "pvmigrate-0123abcd").await;
     // A segment that was edited.
-    let (run, id) = begin(w, &shop).await;
+    let (run, id) = begin(w, &shop, &[]).await;
     until_recorded(w, &id, ".stop").await;
     run.kill9();
     let maps = w.list("ConfigMap").await;
