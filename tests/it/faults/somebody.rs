@@ -87,6 +87,7 @@ fn somebody_else_in_any_gap_of_a_deployments_run_costs_no_byte() {
 
 /// A StatefulSet that is scaled up makes its claim anew.
 #[test]
+#[ignore = "a set that is scaled up where its claim is missing is waited for, for minutes: PVMIGRATE_MATRIX=all cargo test --test it -- --ignored statefulsets"]
 fn somebody_else_in_any_gap_of_a_statefulsets_run_costs_no_byte() {
     let whole = reference(&DB);
     let cases = cases(&whole.requests, &DB, Some("scaled up"));

@@ -85,7 +85,7 @@ cluster_test!(a_run_has_a_lease_while_it_lives_and_none_afterwards, async |w: &W
     assert_eq!(lease(w).await, None);
 });
 
-cluster_test!(a_process_that_was_stopped_while_another_took_over_sends_nothing_more, async |w: &World| {
+cluster_test!(lab "the moment between a permit and its request is too short to be met on a quick server" a_process_that_was_stopped_while_another_took_over_sends_nothing_more, async |w: &World| {
     let shop = shop(w, "slow", "fast").await;
     let mut first = start_with(w, &shop);
     // It has its permit, and stands before its request.
