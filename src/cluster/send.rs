@@ -254,6 +254,10 @@ impl Door {
             };
         }
         let needs = guard::needs(write, fresh.target.as_ref(), &books);
+        if needs.pods {
+            fresh.pods = cluster.list_all(&known("Pod"), &write.namespace).await.map_err(look)?;
+        }
+        // The volume of a claim is the last that is looked at: nothing watches over its policy.
         if let Some(target) = &fresh.target {
             if needs.volume_of_claim && !Pvc(target).volume().is_empty() {
                 fresh.volume = cluster.find(&volumes, "", Pvc(target).volume()).await.map_err(look)?;
@@ -270,9 +274,6 @@ impl Door {
                 let more = super::dependents::before_free(cluster, target, swapped).await?;
                 fresh = Fresh { target: fresh.target.clone(), ..more };
             }
-        }
-        if needs.pods {
-            fresh.pods = cluster.list_all(&known("Pod"), &write.namespace).await.map_err(look)?;
         }
         if needs.volumes && fresh.volumes.is_empty() {
             fresh.volumes = cluster.list_all(&volumes, "").await.map_err(look)?;

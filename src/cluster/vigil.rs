@@ -114,6 +114,19 @@ fn is_writer(pod: &Json, claim: &PvcRef, run: &RunId) -> bool {
         && text(pod, "/metadata/labels/pvmigrate.io~1run") != run.as_str()
 }
 
+/// The name of a foreign pod on a node that may have mounted the claim, if there is one now.
+///
+/// # Errors
+/// A read that failed.
+pub async fn user_now(cluster: &Cluster, run: &RunId, claim: &PvcRef) -> Result<Option<String>, Problem> {
+    let (pods, _) = cluster
+        .list(&known("Pod"), &claim.namespace, &[])
+        .await
+        .map_err(|e| e.problem("see who uses the claim", None))?;
+    let mut users = pods.iter().filter(|pod| is_writer(pod, claim, run) && !text(pod, "/spec/nodeName").is_empty());
+    Ok(users.next().map(|pod| text(pod, "/metadata/name").to_owned()))
+}
+
 /// Watches until the vigil is broken and says why.
 async fn watch(cluster: &Cluster, run: &RunId, claim: &PvcRef, mut version: String, state: &Mutex<State>) -> String {
     let live = |yes: bool| state.lock().unwrap_or_else(PoisonError::into_inner).live = yes;

@@ -1,12 +1,15 @@
 //! Many cases of one test, some or all of them, several at once; each failure with the one line that repeats it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// `ci`: what the gate runs. `all`: every case. Otherwise a sample.
 const LEVEL: &str = "PVMIGRATE_MATRIX";
+
+/// A case is done in a few seconds.
+const SLOW: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -74,15 +77,32 @@ impl Plan {
         shuffle(&mut cases, seed);
         let (next, failed, started) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Instant::now());
         let (ran, met) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (under_way, working) =
+            (Mutex::new(BTreeMap::<String, (Instant, bool)>::new()), AtomicUsize::new(self.at_once));
+        let repeat = |word: &str| format!("{}='{word}' cargo test --test it {}", self.one, self.test);
         std::thread::scope(|scope| {
+            // A case that waits for what does not come is named while it does.
+            scope.spawn(|| {
+                while working.load(Ordering::SeqCst) > 0 {
+                    std::thread::sleep(Duration::from_millis(100));
+                    for (word, (since, is_told)) in under_way.lock().unwrap().iter_mut() {
+                        if Instant::elapsed(since) > SLOW && !std::mem::replace(is_told, true) {
+                            eprintln!("under way for more than {SLOW:.0?}: {}", repeat(word));
+                        }
+                    }
+                }
+            });
             for _ in 0..self.at_once {
                 scope.spawn(|| {
+                    let _one_less = CountDown(&working);
                     while let Some((word, one)) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
                         if !whole && started.elapsed() > self.sample {
                             return;
                         }
+                        under_way.lock().unwrap().insert(word.clone(), (Instant::now(), false));
                         // Every case has a lab of its own: a panic leaves nothing half done for the others.
                         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| case(one)));
+                        under_way.lock().unwrap().remove(word);
                         let done = ran.fetch_add(1, Ordering::SeqCst) + 1;
                         if done.is_multiple_of(50) {
                             eprintln!("{}: {done} of {}, {:.0?}", self.test, cases.len(), started.elapsed());
@@ -99,7 +119,7 @@ impl Plan {
                                 .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
                                 .unwrap_or_default(),
                         };
-                        let repeat = format!("{}='{word}' cargo test --test it {}", self.one, self.test);
+                        let repeat = repeat(word);
                         eprintln!("{repeat}\n{why}\n");
                         failed.lock().unwrap().push(format!("{repeat}\n{why}"));
                     }
@@ -118,6 +138,15 @@ impl Plan {
         assert!(failed.is_empty(), "{} of {ran} cases (seed {seed}):\n{}", failed.len(), failed.join("\n\n"));
         assert!(!whole || ran == cases.len());
         met
+    }
+}
+
+/// One less when it goes, however that is.
+struct CountDown<'a>(&'a AtomicUsize);
+
+impl Drop for CountDown<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -268,7 +268,12 @@ async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
     let remembered = door.journal.recorded(&step.id).and_then(|s| s.beat).filter(|beat| beat["original"].is_object());
     let is_new = remembered.is_none();
     if let Some(user) = remembered.as_ref().and_then(|beat| beat["used"].as_str()) {
-        return Err(used(&name, user, remembered.as_ref().map_or("", |beat| text(beat, "/original/spec/volumeName"))));
+        return Err(used(
+            &step,
+            &name,
+            user,
+            remembered.as_ref().map_or("", |beat| text(beat, "/original/spec/volumeName")),
+        ));
     }
     let original = match remembered {
         Some(beat) => beat["original"].clone(),
@@ -370,23 +375,34 @@ impl Swap<'_> {
         let claims = known("PersistentVolumeClaim");
         let seen = Some(deleted).filter(|deleted| uid(deleted) == uid(&original));
         let one = One { resource: claims.clone(), namespace: &name.namespace, name: &name.name, seen };
-        step.cluster()
-            .wait_for(
-                &one,
-                deadline(args, 300),
-                &door.cancel,
-                &format!("the original claim `{name}` is gone"),
-                |claim| match claim {
-                    Some(claim) if uid(claim) == uid(&original) => Seen::NotYet("a pod holds it".into()),
-                    _ => Seen::Done(()),
-                },
-            )
-            .await?;
-        if let Some((user, user_uid)) = door.vigils.user(&name)
-            && !came_later(step, &original, &user, &user_uid).await?
+        // Nobody watched since the process died: whoever holds it is still there.
+        if deleted.is_null()
+            && step
+                .find("PersistentVolumeClaim", &name.namespace, &name.name)
+                .await?
+                .is_some_and(|claim| uid(&claim) == uid(&original))
+            && let Some(user) =
+                step.guarding(crate::cluster::vigil::user_now(step.cluster(), step.run(), &name)).await?
         {
             door.journal.beat(&step.id, "rebind", json!({"original": original, "used": user}))?;
-            return Err(used(&name, &user, &source));
+            return Err(used(step, &name, &user, &source));
+        }
+        let what = format!("the original claim `{name}` is gone");
+        let is_held = step
+            .cluster()
+            .wait_for(&one, deadline(args, 300), &door.cancel, &what, |claim| match claim {
+                Some(claim) if uid(claim) != uid(&original) => Seen::Done(false),
+                None => Seen::Done(false),
+                // Whoever holds it has come between the last look and the deletion, and does not go by itself.
+                Some(_) if door.vigils.user(&name).is_some() => Seen::Done(true),
+                Some(_) => Seen::NotYet("a pod holds it".into()),
+            })
+            .await?;
+        if let Some((user, user_uid)) = door.vigils.user(&name)
+            && (is_held || !came_later(step, &original, &user, &user_uid).await?)
+        {
+            door.journal.beat(&step.id, "rebind", json!({"original": original, "used": user}))?;
+            return Err(used(step, &name, &user, &source));
         }
         door.vigils.end(&name);
 
@@ -444,7 +460,7 @@ async fn came_later(step: &Step, original: &Json, user: &str, user_uid: &str) ->
 }
 
 /// Somebody wrote to the source after its last copy, when its claim could not be kept any more.
-fn used(name: &PvcRef, user: &str, source: &str) -> Problem {
+fn used(step: &Step, name: &PvcRef, user: &str, source: &str) -> Problem {
     Problem::new(
         Kind::Conflict,
         format!(
@@ -452,8 +468,9 @@ fn used(name: &PvcRef, user: &str, source: &str) -> Problem {
         ),
     )
     .hint(format!(
-        "nothing more is done by itself, both volumes are kept; to go back: kubectl patch pv {source} --type merge \
-         -p '{{\"spec\":{{\"claimRef\":null}}}}', then make the claim anew with volumeName: {source}"
+        "nothing more is done by itself, both volumes are kept; stop what uses the claim, then `pvmigrate rollback {}` makes it \
+         anew on `{source}`",
+        step.run()
     ))
 }
 
@@ -551,9 +568,12 @@ async fn adopt(
         return Err(problem);
     };
     let bound = wait_bound(step, args, name, &claim, pv).await?;
-    step.session
-        .voice
-        .warn(&format!("claim `{name}` was made by somebody else meanwhile: it stands on the target and is kept"));
+    let (is, should) = (Pvc(&bound).class(), text(wanted, "/spec/storageClassName"));
+    let class =
+        if is == should { String::new() } else { format!(" (it still names class {is}, as whoever made it does)") };
+    step.session.voice.warn(&format!(
+        "claim `{name}` was made by somebody else meanwhile: it stands on the target and is kept{class}"
+    ));
     let labels = json!({"labels": wanted["metadata"]["labels"], "annotations": wanted["metadata"]["annotations"]});
     let mut write = pvc::plan_clean(Pvc(&bound));
     json_patch::merge(&mut write.body["metadata"], &labels);

@@ -118,42 +118,14 @@ async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
     if replicas(&now) != 0 || noted.is_some() {
         let mut write = plan::plan_stop(&now);
         write.body["metadata"]["annotations"][crate::cluster::REPLICAS] = json!(was.to_string());
-        step.write_on(&now, "stop", write).await?;
+        step.write_on(&now, &part_of_stop(&step, &now), write).await?;
     }
     let at_ms = Clock.unix_ms();
     let claims = claims_of(&step, &now);
     step.fact(Fact::Stopped { workload: object.clone(), uid: uid(&now).to_owned(), replicas: was, at_ms, claims })?;
     let at_ms = door.ledger.books().stopped.get(&object).map_or(at_ms, |stopped| stopped.at_ms);
     tell(&step, &now).await;
-    let selector = plan::selector(&now);
-    let sets = replica_sets(&step, &now).await?;
-    let what = format!("the pods of {object} are gone");
-    let mut running = BTreeMap::new();
-    let mut left = |pods: &[Json]| {
-        let theirs = pods.iter().filter(|pod| owns_pod(&now, pod, &sets)).inspect(|pod| note(&mut running, pod));
-        match theirs.last() {
-            None => Seen::Done(()),
-            Some(pod) => Seen::NotYet(format!(
-                "pod `{}` on {} is still there",
-                text(pod, "/metadata/name"),
-                match text(pod, "/spec/nodeName") {
-                    "" => "no node",
-                    node => node,
-                }
-            )),
-        }
-    };
-    let timeout = deadline(&args, 600);
-    let query = [("labelSelector", selector.as_str())];
-    let all = All { resource: known("Pod"), namespace: &object.namespace, query: &query, seen: Some(before_it) };
-    // Once as a watch from before the write, which misses no pod that goes; once as a list from after it, which misses none
-    // that came.
-    for all in [all.clone(), All { seen: None, ..all }] {
-        let waited = step.cluster().wait_for_all(all, timeout, &door.cancel, &what, &mut left).await;
-        waited.map_err(|problem| {
-            problem.object(&object).hint("a node that is down keeps its pods: bring it back, then resume")
-        })?;
-    }
+    let running = last_pod_gone(&step, &args, &now, before_it).await?;
     let vanished: BTreeSet<String> = running.into_values().flatten().collect();
     if !vanished.is_empty() {
         let grace = now.pointer("/spec/template/spec/terminationGracePeriodSeconds").and_then(Json::as_u64);
@@ -170,6 +142,73 @@ async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
     Ok(json!({"key": object.to_string(), "workload": now, "replicas": was, "stopped_ms": at_ms}))
 }
 
+/// How long pods may take to go until it is seen whether the workload is still to have none.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Waits until a stopped workload has no pods left, and gives the nodes where their containers ran, as last seen.
+///
+/// # Errors
+/// `Conflict` if somebody else scales it up meanwhile: then its pods never go.
+async fn last_pod_gone(
+    step: &Step,
+    args: &Args,
+    stopped: &Json,
+    before: (Vec<Json>, String),
+) -> Result<BTreeMap<String, Option<String>>, Problem> {
+    let object = reference(stopped);
+    let selector = plan::selector(stopped);
+    let sets = replica_sets(step, stopped).await?;
+    let what = format!("the pods of {object} are gone");
+    let whole = deadline(args, 600);
+    let query = [("labelSelector", selector.as_str())];
+    let mut running = BTreeMap::new();
+    // Once as a watch from before the write, which misses no pod that goes; once as a list from after it, which misses none
+    // that came.
+    let (mut from, mut rounds) = (Some(before), 0);
+    while rounds < 2 {
+        let left = |pods: &[Json]| {
+            let theirs = pods.iter().filter(|pod| owns_pod(stopped, pod, &sets)).inspect(|pod| note(&mut running, pod));
+            match theirs.last() {
+                None => Seen::Done(()),
+                Some(pod) => Seen::NotYet(format!(
+                    "pod `{}` on {} is still there",
+                    text(pod, "/metadata/name"),
+                    match text(pod, "/spec/nodeName") {
+                        "" => "no node",
+                        node => node,
+                    }
+                )),
+            }
+        };
+        let all = All { resource: known("Pod"), namespace: &object.namespace, query: &query, seen: from.take() };
+        let part = whole.within(LOOK_AGAIN);
+        match step.cluster().wait_for_all(all, part, &step.session.door.cancel, &what, left).await {
+            Ok(()) => rounds += 1,
+            Err(problem) if problem.kind == Kind::Timeout && !whole.passed() => still_stopped(step, stopped).await?,
+            Err(problem) => {
+                return Err(problem
+                    .object(&object)
+                    .hint("a node that is down keeps its pods: bring it back, then resume"));
+            }
+        }
+    }
+    Ok(running)
+}
+
+async fn still_stopped(step: &Step, stopped: &Json) -> Result<(), Problem> {
+    let now = same(step, stopped).await?;
+    if replicas(&now) == 0 {
+        return Ok(());
+    }
+    let object = reference(&now);
+    Err(Problem::new(
+        Kind::Conflict,
+        format!("{object} was scaled to {} by somebody else while its pods were to go", replicas(&now)),
+    )
+    .object(&object)
+    .hint("find out who did it (an autoscaler, a person), then resume: it is stopped again"))
+}
+
 /// How many there were before this very step stopped them and the process died, before that was noted anywhere else.
 fn noted(step: &Step, now: &Json) -> Option<i64> {
     let before = step.session.door.journal.recorded(&step.id.part("stop"))?;
@@ -177,6 +216,16 @@ fn noted(step: &Step, now: &Json) -> Option<i64> {
         matches!(before.phase, crate::journal::Phase::Done { .. }) || (replicas(now) == 0 && plan::is_marked(now));
     let write = before.write.filter(|_| arrived)?;
     write.body["metadata"]["annotations"][crate::cluster::REPLICAS].as_str()?.parse().ok()
+}
+
+/// The write that stops it: another one for each time that somebody else started it again behind this very step.
+fn part_of_stop(step: &Step, now: &Json) -> String {
+    let is_over = |part: &str| {
+        let before = step.session.door.journal.recorded(&step.id.part(part));
+        before.is_some_and(|before| matches!(before.phase, crate::journal::Phase::Done { .. }))
+    };
+    let mut parts = std::iter::once("stop".to_owned()).chain((2..).map(|again| format!("stop-{again}")));
+    parts.find(|part| replicas(now) == 0 || !is_over(part)).expect("there is always another one")
 }
 
 /// How long a node may be away before Kubernetes shows it as not Ready.

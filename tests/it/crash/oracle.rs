@@ -33,9 +33,10 @@ pub struct Oracle {
     disks: Disks,
     /// What the workload had written when a last copy began, by the directory that was copied.
     lines: BTreeMap<PathBuf, Vec<u8>>,
-    /// The claim whose last copy was begun, and whether somebody used it since.
+    /// The claim whose last copy was begun, whether somebody meant to use it since, and whether one came to a node for it.
     copied: String,
     used: bool,
+    mounted: bool,
     counts: BTreeMap<String, u32>,
     broken: BTreeSet<String>,
     /// Somebody else changed something.
@@ -70,6 +71,7 @@ impl Oracle {
                 lines: BTreeMap::new(),
                 copied: String::new(),
                 used: false,
+                mounted: false,
                 counts: BTreeMap::new(),
                 broken: BTreeSet::new(),
                 meddled: false,
@@ -207,7 +209,7 @@ impl Oracle {
         if let (None, Some(pod), "Pod") = (&commit.before, &commit.after, commit.key.kind) {
             let is_last = label(pod, "pvmigrate.io/pass") == "final" && label(pod, "pvmigrate.io/task") == "copy";
             if is_last {
-                self.used = false;
+                (self.used, self.mounted) = (false, false);
                 self.copied =
                     state.get(PVC, "shop", self.shop.claim).map_or("", |claim| text(&claim["metadata"]["uid"])).into();
                 if let Some(dir) = self.directory_of_claim(state) {
@@ -220,16 +222,35 @@ impl Oracle {
                 self.used = true;
             }
         }
-        let (PVC, Some(before)) = (commit.key.kind, &commit.before) else { return };
-        if commit.key.name != self.shop.claim {
+        if commit.after.as_ref().is_some_and(|pod| label(pod, "pvmigrate.io/task").is_empty())
+            && came_to_a_node(commit, self.shop.claim)
+        {
+            let claim = state.get(PVC, "shop", self.shop.claim);
+            self.mounted |= claim.is_some_and(|claim| claim["metadata"]["uid"] == self.copied[..]);
+        }
+        if (commit.key.kind, &commit.key.name[..]) != (PVC, self.shop.claim) {
             return;
         }
+        if let (WE, None, Some(after)) = (&commit.by[..], &commit.before, &commit.after) {
+            let is_target = after["spec"]["volumeName"] != self.source.0[..];
+            self.must(
+                !(is_target && self.mounted),
+                commit,
+                "I6 swapped, though somebody used the claim after its last copy",
+            );
+        }
+        let Some(before) = &commit.before else { return };
         let is_going = |claim: &Value| claim["metadata"]["deletionTimestamp"].is_string();
         if commit.by != WE || is_going(before) || commit.after.as_ref().is_some_and(|after| !is_going(after)) {
             return;
         }
         let is_copied = before["metadata"]["uid"] == self.copied[..];
-        self.must(!(self.used && is_copied), commit, "I6 somebody used the claim after its last copy began");
+        // Between our last look and the deletion somebody may always come: then it is the swap that must not be.
+        self.must(
+            !(self.used && is_copied) || self.meddled,
+            commit,
+            "I6 somebody used the claim after its last copy began",
+        );
         let is_reserved = |pv: &Value| {
             let reference = &pv["spec"]["claimRef"];
             (text(&reference["namespace"]), text(&reference["name"])) == ("shop", self.shop.claim)
@@ -405,4 +426,12 @@ fn losable(state: &State, pv: &Value) -> bool {
     let destroyable = spec["persistentVolumeReclaimPolicy"] == "Delete"
         && (is_going || (has_uid && claim.is_none()) || elsewhere || claim_goes);
     destroyable || is_going || reference.is_null()
+}
+
+/// Whether a pod that names a claim was given its node just now.
+fn came_to_a_node(commit: &Commit, claim: &str) -> bool {
+    let has_node = |pod: &Value| pod["spec"]["nodeName"].is_string();
+    commit.key.kind == "Pod"
+        && !commit.before.as_ref().is_some_and(|pod| has_node(pod))
+        && commit.after.as_ref().is_some_and(|pod| has_node(pod) && claims_of(&pod["spec"]).any(|named| named == claim))
 }

@@ -176,14 +176,22 @@ impl Trial {
         self.oracle.lock().unwrap().is_excused()
     }
 
-    /// Stops the workload for good; then what it acknowledged is on the volume that its claim stands on.
-    pub fn lost_nothing(&self) -> Result<(), String> {
+    /// Somebody stops the workload, for good.
+    pub fn stop_workload(&self) -> Result<(), String> {
         let Shop { kind, workload, claim, .. } = *self.shop;
         let none = serde_json::json!({"kind": kind, "name": workload, "body": {"spec": {"replicas": 0}}});
         let fault = serde_json::json!({"then": {"somebody": {"patch": none}}});
         self.plan(vec![Fault::read(fault).expect("it is a fault")]).strike();
         let is_quiet = |state: &State| state.pods_of_claim("shop", claim).next().is_none().then_some(());
         self.lab().wait(Duration::from_secs(30), is_quiet).ok_or("the workload does not stop")?;
+        self.plan(Vec::new());
+        Ok(())
+    }
+
+    /// Stops the workload for good; then what it acknowledged is on the volume that its claim stands on.
+    pub fn lost_nothing(&self) -> Result<(), String> {
+        let claim = self.shop.claim;
+        self.stop_workload()?;
         let volume = self.lab().volume_of("shop", claim, Duration::from_secs(10)).ok_or("it is not bound")?;
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pvmigrate"));
         command.args(["agent", "exercise"]).arg(volume).arg("--ack").arg(self.dir.path().join("lab/nodes/node1/acks"));
