@@ -15,7 +15,7 @@ use pvmigrate::words::voice::Mute;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -50,35 +50,47 @@ for i in 0..20000 {
 get_pv("stop-here");
 "#;
 
+const SHAPES: [(&str, &str); 2] = [("branches", BRANCHES), ("one branch", ONE)];
+
+/// In the environment of the process that resumes: it measures itself alone.
+const RESUMED: &str = "PVMIGRATE_BENCH_RESUMED";
+
 fn main() {
     let only = std::env::args().skip(1).find(|word| !word.starts_with('-'));
-    for (name, text) in [("branches", BRANCHES), ("one branch", ONE)] {
-        if only.as_ref().is_none_or(|only| name.starts_with(only.as_str())) {
-            measure(name, text);
+    for (name, text) in
+        SHAPES.into_iter().filter(|(name, _)| only.as_ref().is_none_or(|only| name.starts_with(only.as_str())))
+    {
+        match std::env::var_os(RESUMED) {
+            Some(dir) => resume(name, text, Path::new(&dir)),
+            None => make(name, text),
         }
     }
 }
 
-fn measure(name: &str, text: &str) {
+/// Makes the journal of a run that is cut off, and has another process resume it.
+fn make(name: &str, text: &str) {
     let dir = tempfile::tempdir().expect("a directory for the journal");
+    let begun = Instant::now();
+    let failed = run(dir.path(), &Server::default(), text, false);
+    assert!(failed.as_ref().is_some_and(|why| why.contains("stop-here")), "the first run is cut off: {failed:?}");
+    let bytes = std::fs::metadata(dir.path().join("journal.jsonl")).map_or(0, |m| m.len());
+    println!("{name}: a journal of {} MB made in {:.1?}", bytes >> 20, begun.elapsed());
+    let program = std::env::current_exe().expect("it runs");
+    let ended =
+        std::process::Command::new(program).arg(name).env(RESUMED, dir.path()).status().expect("it can be started");
+    assert!(ended.success(), "the resumed run: {ended}");
+}
+
+fn resume(name: &str, text: &str, dir: &Path) {
     let server = Server::default();
     let begun = Instant::now();
-    let failed = run(dir.path(), &server, text, false);
-    assert!(failed.as_ref().is_some_and(|why| why.contains("stop-here")), "the first run is cut off: {failed:?}");
-    let (made, bytes) = (begun.elapsed(), std::fs::metadata(dir.path().join("journal.jsonl")).map_or(0, |m| m.len()));
-    server.live.lock().expect("nobody panics").take();
-    server.asked.store(0, Ordering::SeqCst);
-    server.is_open.store(true, Ordering::SeqCst);
-    reset_peak();
-    let (begun, before) = (Instant::now(), processor());
-    run(dir.path(), &server, text, true);
+    run(dir, &server, text, true);
     let live = server.live.lock().expect("nobody panics").expect("the resumed run gets there") - begun;
     println!(
-        "{name}: live work after {live:.1?} ({:.1?} of processor, {} requests), {} MB at most; journal {} MB, made in {made:.1?}",
-        processor() - before,
+        "{name}: live work after {live:.1?} ({:.1?} of processor, {} requests), {} MB at most",
+        processor(),
         server.asked.load(Ordering::SeqCst),
         peak_mb(),
-        bytes >> 20,
     );
 }
 
@@ -113,11 +125,10 @@ fn run(dir: &Path, server: &Server, text: &str, resumed: bool) -> Option<String>
     ended.err().map(|problem| problem.to_string())
 }
 
-/// A server that has whatever is asked for, and gives the one object that ends a run only when it is open.
+/// A server that has whatever is asked for, but for the one object that ends a run. It keeps only what was written.
 #[derive(Clone, Default)]
 struct Server {
     objects: Arc<Mutex<std::collections::HashMap<String, Value>>>,
-    is_open: Arc<AtomicBool>,
     asked: Arc<AtomicU64>,
     live: Arc<Mutex<Option<Instant>>>,
 }
@@ -135,14 +146,14 @@ impl Server {
             );
         }
         let mut objects = self.objects.lock().expect("nobody panics");
-        let object = objects.entry(name.to_owned()).or_insert_with(|| object(name));
         if method == "PATCH" {
+            let object = objects.entry(name.to_owned()).or_insert_with(|| object(name));
             let patch: Value = serde_json::from_slice(body).unwrap_or_default();
             json_patch::merge(object, &patch);
             let version = object["metadata"]["resourceVersion"].as_str().and_then(|v| v.parse::<u64>().ok());
             object["metadata"]["resourceVersion"] = (version.unwrap_or(0) + 1).to_string().into();
         }
-        (200, object.clone())
+        (200, objects.get(name).cloned().unwrap_or_else(|| object(name)))
     }
 }
 
@@ -193,13 +204,6 @@ fn status(field: &str) -> u64 {
 
 fn peak_mb() -> u64 {
     status("VmHWM:") >> 10
-}
-
-/// From here on the most memory is counted anew.
-fn reset_peak() {
-    if std::fs::write("/proc/self/clear_refs", "5").is_err() {
-        println!("the most memory is that of the whole process");
-    }
 }
 
 fn processor() -> Duration {

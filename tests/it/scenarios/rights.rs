@@ -52,6 +52,20 @@ cluster_test!(the_roles_that_rbac_prints_suffice_for_a_move, async |w: &World| {
     both.has_moved().await;
 });
 
+cluster_test!(lab "the rules are judged alike there" the_same_roles_suffice_for_the_way_back, async |w: &World| {
+    let both = both(w).await;
+    let user = w.granted_user(&roles(w, &[]).await).await;
+    let (image, there) = (w.image(), w.ns.as_str());
+    let words = ["run", "sc-migrate", "--source-sc", &both.from, "--dest-sc", &both.to, "--image", &image, "--yes"];
+    w.pvmigrate(&[&words[..], &["--run-namespace", there]].concat()).kubeconfig(&user).await.succeeds().done();
+    let back = ["rollback", &w.run_id(), "--reverse-sync", "--yes"];
+    w.pvmigrate(&back).kubeconfig(&user).await.succeeds().done();
+    for claim in ["data", "data-db-0"] {
+        assert_eq!(w.get("pvc", claim).await["spec"]["storageClassName"], both.from.as_str(), "{claim}");
+    }
+    w.still_intact().await;
+});
+
 // The same where all but what must be seen everywhere is granted in the one namespace.
 cluster_test!(lab "the rules are judged alike there" roles_of_a_namespace_suffice_for_a_move_in_it, async |w: &World| {
     let both = both(w).await;
