@@ -81,7 +81,7 @@ impl Door {
         let sent_before = self.journal.recorded(id).is_some_and(|step| step.sent > 0);
         if let Some(step) = self.journal.recorded(id) {
             match (step.phase, step.write) {
-                (Phase::Done { out, blob }, _) => return self.journal.output(out, blob.as_deref()),
+                (Phase::Done { out, blob }, _) => return self.journal.output(&out, blob.as_deref()),
                 (Phase::Started, Some(recorded)) => match self.settle(id, &recorded).await? {
                     Settled::Applied(object) => return self.conclude(id, op, &object),
                     // The recorded plan is kept: its inverse was made before anything changed.

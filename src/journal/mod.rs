@@ -48,7 +48,7 @@ pub use event::{Event, StepId, T, VERSION};
 pub use fence::{Answer, Fence};
 pub use part::{Back, ROLLBACK, Standing, ends, is_of_rollback, standing, whole_step};
 pub use run::{RunFile, RunListing, RunStatus, Runs, Source, safe};
-pub use state::{Illegal, Phase, State, Step};
+pub use state::{Illegal, Packed, Phase, State, Step};
 pub use store::{FileStore, Store};
 pub use write::{Class, Gvk, Precondition, Verb, Write};
 
@@ -255,7 +255,7 @@ impl Journal {
         }
         match &step.phase {
             Phase::Started => Ok(Replay::Redo),
-            Phase::Done { out, blob } => self.output(out.clone(), blob.as_deref()).map(Replay::Done),
+            Phase::Done { out, blob } => self.output(out, blob.as_deref()).map(Replay::Done),
             Phase::Failed(problem) if inner.state.was_caught(id) => Ok(Replay::Failed(problem.clone())),
             Phase::Failed(_) => Ok(Replay::Redo),
         }
@@ -265,8 +265,8 @@ impl Journal {
     ///
     /// # Errors
     /// If it is damaged or cannot be read.
-    pub fn output(&self, out: Json, blob: Option<&str>) -> Result<Json, Problem> {
-        blob.map_or(Ok(out), |hash| self.store.get_blob(hash))
+    pub fn output(&self, out: &Packed, blob: Option<&str>) -> Result<Json, Problem> {
+        blob.map_or_else(|| Ok(out.json()), |hash| self.store.get_blob(hash))
     }
 
     /// The result of a branch that ended before, if it did.

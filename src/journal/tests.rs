@@ -247,7 +247,7 @@ fn results_in_a_closed_branch_are_kept_on_disk_only() {
     journal.end("root/3~a", json!("all of a")).unwrap();
     let check = |journal: &Journal| {
         let out = |step| match journal.recorded(&id(step)).unwrap().phase {
-            Phase::Done { out, .. } => out,
+            Phase::Done { out, .. } => out.json(),
             other => panic!("{other:?}"),
         };
         assert_eq!(out(inside), json!(null));

@@ -348,7 +348,7 @@ async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
         && let Some(part) = door.journal.recorded(&step.id.part("delete-original"))
         && let Phase::Done { out, blob } = part.phase
     {
-        last = door.journal.output(out, blob.as_deref())?;
+        last = door.journal.output(&out, blob.as_deref())?;
     }
     // From here on there is no way but forward: whatever stops it is tried again by resume.
     let swap = Swap { step: &step, args: &args, name, original, source, temporary, temporary_uid, pv_name, shape };
