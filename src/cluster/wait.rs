@@ -26,7 +26,7 @@ pub enum Seen<T> {
 
 /// Passes time. For retries only: whoever waits for something says for what.
 #[expect(clippy::disallowed_methods, reason = "this is the wait")]
-pub(super) async fn pause(duration: Duration) {
+pub(crate) async fn pause(duration: Duration) {
     tokio::time::sleep(duration).await;
 }
 

@@ -66,12 +66,6 @@ impl Deadline {
     pub fn passed(&self) -> bool {
         self.left().is_zero()
     }
-
-    /// This one, or that of a part of the time.
-    pub fn within(&self, part: Duration) -> Deadline {
-        let part = Clock.deadline(part);
-        if part.at < self.at { part } else { *self }
-    }
 }
 
 /// `75` → `1m15s`, `0.4` → `0.4s`: durations as people read them.

@@ -2,7 +2,7 @@
 
 use super::pv::deadline;
 use super::{Args, Effect, Primitive, Type, option, param};
-use crate::cluster::wait::{All, One, Seen};
+use crate::cluster::wait::{self, All, One, Seen};
 use crate::cluster::workload::{self as plan, is_scalable, owns_pod, reference, replicas};
 use crate::cluster::{Fact, RUN, known, text, uid};
 use crate::journal::{Class, Precondition, Verb, Write};
@@ -142,7 +142,7 @@ async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
     Ok(json!({"key": object.to_string(), "workload": now, "replicas": was, "stopped_ms": at_ms}))
 }
 
-/// How long pods may take to go until it is seen whether the workload is still to have none.
+/// How often a workload whose pods do not go is looked at: whether it is still to have none.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Waits until a stopped workload has no pods left, and gives the nodes where their containers ran, as last seen.
@@ -159,54 +159,57 @@ async fn last_pod_gone(
     let selector = plan::selector(stopped);
     let sets = replica_sets(step, stopped).await?;
     let what = format!("the pods of {object} are gone");
-    let whole = deadline(args, 600);
+    let timeout = deadline(args, 600);
     let query = [("labelSelector", selector.as_str())];
     let mut running = BTreeMap::new();
+    let mut left = |pods: &[Json]| {
+        let theirs = pods.iter().filter(|pod| owns_pod(stopped, pod, &sets)).inspect(|pod| note(&mut running, pod));
+        match theirs.last() {
+            None => Seen::Done(()),
+            Some(pod) => Seen::NotYet(format!(
+                "pod `{}` on {} is still there",
+                text(pod, "/metadata/name"),
+                match text(pod, "/spec/nodeName") {
+                    "" => "no node",
+                    node => node,
+                }
+            )),
+        }
+    };
+    let all = All { resource: known("Pod"), namespace: &object.namespace, query: &query, seen: Some(before) };
     // Once as a watch from before the write, which misses no pod that goes; once as a list from after it, which misses none
     // that came.
-    let (mut from, mut rounds) = (Some(before), 0);
-    while rounds < 2 {
-        let left = |pods: &[Json]| {
-            let theirs = pods.iter().filter(|pod| owns_pod(stopped, pod, &sets)).inspect(|pod| note(&mut running, pod));
-            match theirs.last() {
-                None => Seen::Done(()),
-                Some(pod) => Seen::NotYet(format!(
-                    "pod `{}` on {} is still there",
-                    text(pod, "/metadata/name"),
-                    match text(pod, "/spec/nodeName") {
-                        "" => "no node",
-                        node => node,
-                    }
-                )),
+    for all in [all.clone(), All { seen: None, ..all }] {
+        tokio::select! {
+            gone = step.cluster().wait_for_all(all, timeout, &step.session.door.cancel, &what, &mut left) => {
+                gone.map_err(|problem| {
+                    problem.object(&object).hint("a node that is down keeps its pods: bring it back, then resume")
+                })?;
             }
-        };
-        let all = All { resource: known("Pod"), namespace: &object.namespace, query: &query, seen: from.take() };
-        let part = whole.within(LOOK_AGAIN);
-        match step.cluster().wait_for_all(all, part, &step.session.door.cancel, &what, left).await {
-            Ok(()) => rounds += 1,
-            Err(problem) if problem.kind == Kind::Timeout && !whole.passed() => still_stopped(step, stopped).await?,
-            Err(problem) => {
-                return Err(problem
-                    .object(&object)
-                    .hint("a node that is down keeps its pods: bring it back, then resume"));
-            }
+            problem = scaled_up(step, stopped) => return Err(problem),
         }
     }
     Ok(running)
 }
 
-async fn still_stopped(step: &Step, stopped: &Json) -> Result<(), Problem> {
-    let now = same(step, stopped).await?;
-    if replicas(&now) == 0 {
-        return Ok(());
+/// Looks at a stopped workload every few seconds until it is not stopped any more.
+async fn scaled_up(step: &Step, stopped: &Json) -> Problem {
+    loop {
+        wait::pause(LOOK_AGAIN).await;
+        let now = match same(step, stopped).await {
+            Ok(now) => now,
+            Err(problem) if matches!(problem.kind, Kind::Conflict | Kind::NotFound) => return problem,
+            // The wait itself ends when the server stays away.
+            Err(_) => continue,
+        };
+        if replicas(&now) != 0 {
+            let object = reference(&now);
+            let why = format!("{object} was scaled to {} by somebody else while its pods were to go", replicas(&now));
+            return Problem::new(Kind::Conflict, why)
+                .object(&object)
+                .hint("find out who did it (an autoscaler, a person), then resume: it is stopped again");
+        }
     }
-    let object = reference(&now);
-    Err(Problem::new(
-        Kind::Conflict,
-        format!("{object} was scaled to {} by somebody else while its pods were to go", replicas(&now)),
-    )
-    .object(&object)
-    .hint("find out who did it (an autoscaler, a person), then resume: it is stopped again"))
 }
 
 /// How many there were before this very step stopped them and the process died, before that was noted anywhere else.
