@@ -5,7 +5,7 @@ use super::{Args, Effect, Primitive, Type, option, param};
 use crate::cluster::wait::{self, All, One, Seen};
 use crate::cluster::workload::{self as plan, is_scalable, owns_pod, reference, replicas};
 use crate::cluster::{Fact, RUN, known, text, uid};
-use crate::journal::{Class, Precondition, Verb, Write};
+use crate::journal::{Class, Precondition, StepId, Verb, Write};
 use crate::script::enter::Step;
 use crate::words::clock::{Clock, human_seconds};
 use crate::words::{Json, Kind, ObjectRef, Problem, PvcRef};
@@ -118,7 +118,7 @@ async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
     if replicas(&now) != 0 || noted.is_some() {
         let mut write = plan::plan_stop(&now);
         write.body["metadata"]["annotations"][crate::cluster::REPLICAS] = json!(was.to_string());
-        step.write_on(&now, &part_of_stop(&step, &now), write).await?;
+        door.perform_on(&part_of_stop(&step, &now), "stop", write, Some(now.clone())).await?;
     }
     let at_ms = Clock.unix_ms();
     let claims = claims_of(&step, &now);
@@ -222,13 +222,16 @@ fn noted(step: &Step, now: &Json) -> Option<i64> {
 }
 
 /// The write that stops it: another one for each time that somebody else started it again behind this very step.
-fn part_of_stop(step: &Step, now: &Json) -> String {
-    let is_over = |part: &str| {
-        let before = step.session.door.journal.recorded(&step.id.part(part));
+fn part_of_stop(step: &Step, now: &Json) -> StepId {
+    let is_over = |part: &StepId| {
+        let before = step.session.door.journal.recorded(part);
         before.is_some_and(|before| matches!(before.phase, crate::journal::Phase::Done { .. }))
     };
-    let mut parts = std::iter::once("stop".to_owned()).chain((2..).map(|again| format!("stop-{again}")));
-    parts.find(|part| replicas(now) == 0 || !is_over(part)).expect("there is always another one")
+    let (first, mut again) = (step.id.part("stop"), (2..).map(|again| step.id.part(&format!("stop-{again}"))));
+    if replicas(now) == 0 || !is_over(&first) {
+        return first;
+    }
+    again.find(|part| !is_over(part)).expect("there is always another one")
 }
 
 /// How long a node may be away before Kubernetes shows it as not Ready.

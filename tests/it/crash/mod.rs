@@ -9,8 +9,10 @@ mod part;
 pub mod trial;
 
 use crate::matrix::{Came, Level, Plan, Random, level, seed};
+use pvmigrate::lab::faults::Fault;
 use pvmigrate::trial::doom::Effect;
 use pvmigrate::trial::{Doom, How};
+use serde_json::json;
 use std::time::Duration;
 use trial::{End, Trial};
 
@@ -221,6 +223,61 @@ fn a_second_crash_during_the_resume_changes_nothing() {
         }
     });
     assert!(level() == Level::Sample || crate::matrix::asked(TWO).is_some() || met > PAIRS / 2, "{met} second crashes");
+}
+
+/// Somebody scales the workload up while its pods are to go. The resume stops it once more, and that write is killed and
+/// taken back like every other.
+#[test]
+fn a_crash_when_it_is_stopped_once_more_ends_as_if_nothing_had_happened() {
+    let (_, end) = reference();
+    let before = Trial::new().end().made_anew();
+    let ways = How::ALL.into_iter().flat_map(|how| [(how, false), (how, true)]);
+    let cases: Vec<_> = ways
+        .filter(|(how, is_back)| !is_back || how.kills())
+        .map(|(how, is_back)| (format!("{}{}", how.word(), if is_back { "+back" } else { "" }), (how, is_back)))
+        .collect();
+    let test = "a_crash_when_it_is_stopped_once_more";
+    let plan = Plan { test, one: ONE, whole: Level::Ci, sample: SAMPLE / 4, at_once: 4 };
+    plan.run(&cases, |(how, is_back)| {
+        let trial = scaled_up_while_it_stops()?;
+        let doom = Doom::at(0, *how);
+        let second = trial.run(&doom, true);
+        let met = lines(&doom);
+        if !doom.has_fired() || second.is_ok() == how.kills() || !met[0].contains(".stop-2") {
+            return Err(format!("the second stop was not met: {met:?}, {second:?}"));
+        }
+        if *is_back {
+            trial.take_back(&Doom::none(), "compare").map_err(|why| format!("rollback: {why}"))?;
+        } else if second.is_err() {
+            trial.run(&Doom::none(), true).map_err(|why| format!("resume: {why}"))?;
+        }
+        trial.check_always();
+        let differences =
+            if *is_back { before.differences(&trial.end().made_anew()) } else { end.differences(&trial.end()) };
+        if differences.is_empty() { Ok(Came::Right) } else { Err(differences.join("\n")) }
+    });
+}
+
+/// A run that stopped because somebody scaled its workload up again. If the pods are all gone before the scale-up is seen,
+/// the stop is over and it is the final pass that notices: then another one is made.
+fn scaled_up_while_it_stops() -> Result<Trial, String> {
+    let scaled = json!({
+        "on": {"verb": "patch", "kind": "Deployment", "name": "web"}, "when": "after",
+        "then": {"somebody": {"patch": {"kind": "Deployment", "name": "web", "body": {"spec": {"replicas": 1}}}}},
+    });
+    for _ in 0..20 {
+        let trial = Trial::new();
+        let layer = trial.plan(vec![Fault::read(scaled.clone()).expect("it is a fault")]);
+        let stopped = trial.run(&Doom::none(), false).err().unwrap_or_default();
+        if !layer.unfired().is_empty() {
+            return Err("it was not scaled up".to_owned());
+        }
+        if stopped.contains("while its pods were to go") {
+            trial.plan(Vec::new());
+            return Ok(trial);
+        }
+    }
+    Err("its pods were gone first each time".to_owned())
 }
 
 fn read_pair(text: &str) -> Option<(usize, How, usize, How)> {
