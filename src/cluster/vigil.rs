@@ -12,6 +12,7 @@ use kube::core::WatchEvent;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// A watch that brought nothing, not even a bookmark, is opened again from where it was.
 const IDLE: Duration = Duration::from_secs(90);
@@ -30,6 +31,8 @@ pub struct Vigil {
     /// The fence's epoch that it began in: in another one this process was held up meanwhile.
     epoch: u64,
     state: Arc<Mutex<State>>,
+    /// Name and uid of the first foreign pod that may have mounted the claim, if one was seen.
+    user: watch::Receiver<Option<(String, String)>>,
     /// Dropping the last handle ends the watch.
     _guard: Arc<tokio_util::sync::DropGuard>,
 }
@@ -37,8 +40,6 @@ pub struct Vigil {
 #[derive(Debug, Default)]
 struct State {
     broken: Option<String>,
-    /// Name and uid of the first foreign pod that may have mounted the claim, if one may.
-    user: Option<(String, String)>,
     live: bool,
 }
 
@@ -58,9 +59,18 @@ impl Vigils {
 
     /// Name and uid of the first pod that may have mounted the claim, if one was seen.
     pub fn user(&self, claim: &PvcRef) -> Option<(String, String)> {
-        let map = self.lock();
-        let state = &map.get(claim)?.state;
-        state.lock().unwrap_or_else(PoisonError::into_inner).user.clone()
+        self.lock().get(claim)?.user.borrow().clone()
+    }
+
+    /// Ends when such a pod is seen; never if none is, or nobody watches.
+    pub async fn user_comes(&self, claim: &PvcRef) {
+        let user = self.lock().get(claim).map(|vigil| vigil.user.clone());
+        if let Some(mut user) = user
+            && user.wait_for(Option::is_some).await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
     }
 
     /// Ends the watch over a claim.
@@ -86,14 +96,15 @@ impl Vigils {
             .object(format!("Pod:{}/{}", claim.namespace, text(pod, "/metadata/name")))
             .retryable());
         }
-        let state = Arc::new(Mutex::new(State { broken: None, user: None, live: true }));
+        let state = Arc::new(Mutex::new(State { broken: None, live: true }));
+        let (comes, user) = watch::channel(None);
         let ended = tokio_util::sync::CancellationToken::new();
-        let vigil = Vigil { epoch, state: state.clone(), _guard: Arc::new(ended.clone().drop_guard()) };
+        let vigil = Vigil { epoch, state: state.clone(), user, _guard: Arc::new(ended.clone().drop_guard()) };
         let (cluster, run, claim_) = (cluster.clone(), run.clone(), claim.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = ended.cancelled() => {}
-                why = watch(&cluster, &run, &claim_, version, &state) => {
+                why = keep(&cluster, &run, &claim_, version, &state, &comes) => {
                     state.lock().unwrap_or_else(PoisonError::into_inner).broken = Some(why);
                 }
             }
@@ -128,7 +139,14 @@ pub async fn user_now(cluster: &Cluster, run: &RunId, claim: &PvcRef) -> Result<
 }
 
 /// Watches until the vigil is broken and says why.
-async fn watch(cluster: &Cluster, run: &RunId, claim: &PvcRef, mut version: String, state: &Mutex<State>) -> String {
+async fn keep(
+    cluster: &Cluster,
+    run: &RunId,
+    claim: &PvcRef,
+    mut version: String,
+    state: &Mutex<State>,
+    comes: &watch::Sender<Option<(String, String)>>,
+) -> String {
     let live = |yes: bool| state.lock().unwrap_or_else(PoisonError::into_inner).live = yes;
     let mut failures = 0;
     loop {
@@ -163,11 +181,10 @@ async fn watch(cluster: &Cluster, run: &RunId, claim: &PvcRef, mut version: Stri
             if is_writer(&pod, claim, run) {
                 let name = text(&pod, "/metadata/name");
                 let why = format!("pod `{name}` used the claim");
-                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-                state.broken.get_or_insert_with(|| why.clone());
+                state.lock().unwrap_or_else(PoisonError::into_inner).broken.get_or_insert_with(|| why.clone());
                 // Without a node it has mounted nothing yet, and cannot while the claim is missing or going.
                 if !text(&pod, "/spec/nodeName").is_empty() {
-                    state.user = Some((name.to_owned(), super::uid(&pod).to_owned()));
+                    comes.send_replace(Some((name.to_owned(), super::uid(&pod).to_owned())));
                     return why;
                 }
             }

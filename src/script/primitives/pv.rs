@@ -5,7 +5,7 @@ use super::{Args, Effect, Param, Primitive, Type, option, param};
 use crate::cluster::pv::{self, Pv};
 use crate::cluster::pvc::{self, Pvc, Shape};
 use crate::cluster::wait::{One, Seen};
-use crate::cluster::{Fact, known, text, uid};
+use crate::cluster::{Fact, known, text, uid, vigil};
 use crate::journal::{Class, Phase};
 use crate::script::enter::Step;
 use crate::words::clock::Clock;
@@ -375,32 +375,35 @@ impl Swap<'_> {
         let claims = known("PersistentVolumeClaim");
         let seen = Some(deleted).filter(|deleted| uid(deleted) == uid(&original));
         let one = One { resource: claims.clone(), namespace: &name.namespace, name: &name.name, seen };
-        // Nobody watched since the process died: whoever holds it is still there.
+        let is_there = async || {
+            let claim = step.find("PersistentVolumeClaim", &name.namespace, &name.name).await?;
+            Ok::<_, Problem>(claim.is_some_and(|claim| uid(&claim) == uid(&original)))
+        };
+        // Whoever is on a node while the original is still there has it mounted, and does not go by itself.
+        let mut user = None;
         if deleted.is_null()
-            && step
-                .find("PersistentVolumeClaim", &name.namespace, &name.name)
-                .await?
-                .is_some_and(|claim| uid(&claim) == uid(&original))
-            && let Some(user) =
-                step.guarding(crate::cluster::vigil::user_now(step.cluster(), step.run(), &name)).await?
+            && let Some(pod) = step.guarding(vigil::user_now(step.cluster(), step.run(), &name)).await?
+            && is_there().await?
         {
-            door.journal.beat(&step.id, "rebind", json!({"original": original, "used": user}))?;
-            return Err(used(step, &name, &user, &source));
+            // Nobody watched since the process died, but it is still there.
+            user = Some(pod);
         }
         let what = format!("the original claim `{name}` is gone");
-        let is_held = step
-            .cluster()
-            .wait_for(&one, deadline(args, 300), &door.cancel, &what, |claim| match claim {
-                Some(claim) if uid(claim) != uid(&original) => Seen::Done(false),
-                None => Seen::Done(false),
-                // Whoever holds it has come between the last look and the deletion, and does not go by itself.
-                Some(_) if door.vigils.user(&name).is_some() => Seen::Done(true),
-                Some(_) => Seen::NotYet("a pod holds it".into()),
-            })
-            .await?;
-        if let Some((user, user_uid)) = door.vigils.user(&name)
-            && (is_held || !came_later(step, &original, &user, &user_uid).await?)
+        let gone = step.cluster().wait_for(&one, deadline(args, 300), &door.cancel, &what, |claim| match claim {
+            Some(claim) if uid(claim) == uid(&original) => Seen::NotYet("a pod holds it".into()),
+            _ => Seen::Done(()),
+        });
+        let is_held = user.is_some()
+            || tokio::select! {
+                () = door.vigils.user_comes(&name) => is_there().await?,
+                gone = gone => gone.map(|()| false)?,
+            };
+        if let Some((pod, pod_uid)) = door.vigils.user(&name)
+            && (is_held || !came_later(step, &original, &pod, &pod_uid).await?)
         {
+            user = Some(pod);
+        }
+        if let Some(user) = user {
             door.journal.beat(&step.id, "rebind", json!({"original": original, "used": user}))?;
             return Err(used(step, &name, &user, &source));
         }
@@ -467,11 +470,18 @@ fn used(step: &Step, name: &PvcRef, user: &str, source: &str) -> Problem {
             "pod `{user}` used claim `{name}` while it was being deleted: what it wrote is on volume `{source}` alone"
         ),
     )
-    .hint(format!(
-        "nothing more is done by itself, both volumes are kept; stop what uses the claim, then `pvmigrate rollback {}` makes it \
-         anew on `{source}`",
-        step.run()
-    ))
+    .hint(if crate::script::undo::is_of_rollback(step.id.as_str()) {
+        format!(
+            "nothing more is done by itself, both volumes are kept; to go back: kubectl patch pv {source} --type merge \
+             -p '{{\"spec\":{{\"claimRef\":null}}}}', then make the claim anew with volumeName: {source}"
+        )
+    } else {
+        format!(
+            "nothing more is done by itself, both volumes are kept; stop what uses the claim, then `pvmigrate rollback {}` \
+             makes it anew on `{source}`",
+            step.run()
+        )
+    })
 }
 
 /// The person gives up what was written since the swap: only on the way back to the volume that this run replaced. Whatever
