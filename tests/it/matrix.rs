@@ -1,8 +1,9 @@
 //! Many cases of one test, some or all of them, several at once; each failure with the one line that repeats it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 /// `ci`: what the gate runs. `all`: every case. Otherwise a sample.
@@ -77,14 +78,14 @@ impl Plan {
         shuffle(&mut cases, seed);
         let (next, failed, started) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Instant::now());
         let (ran, met) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let (under_way, working) =
-            (Mutex::new(BTreeMap::<String, (Instant, bool)>::new()), AtomicUsize::new(self.at_once));
+        let under_way = Mutex::new(BTreeMap::<String, (Instant, bool)>::new());
         let repeat = |word: &str| format!("{}='{word}' cargo test --test it {}", self.one, self.test);
         std::thread::scope(|scope| {
-            // A case that waits for what does not come is named while it does.
+            // A case that waits for what does not come is named while it does, until the last worker is gone.
+            let (works, over) = mpsc::channel::<()>();
             scope.spawn(|| {
-                while working.load(Ordering::SeqCst) > 0 {
-                    std::thread::sleep(Duration::from_millis(100));
+                let over = over;
+                while over.recv_timeout(Duration::from_secs(1)) == Err(RecvTimeoutError::Timeout) {
                     for (word, (since, is_told)) in under_way.lock().unwrap().iter_mut() {
                         if Instant::elapsed(since) > SLOW && !std::mem::replace(is_told, true) {
                             eprintln!("under way for more than {SLOW:.0?}: {}", repeat(word));
@@ -93,8 +94,9 @@ impl Plan {
                 }
             });
             for _ in 0..self.at_once {
+                let works = works.clone();
                 scope.spawn(|| {
-                    let _one_less = CountDown(&working);
+                    let _works = works;
                     while let Some((word, one)) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
                         if !whole && started.elapsed() > self.sample {
                             return;
@@ -125,6 +127,7 @@ impl Plan {
                     }
                 });
             }
+            drop(works);
         });
         let (ran, met) = (ran.into_inner(), met.into_inner());
         let failed = failed.into_inner().unwrap();
@@ -138,15 +141,6 @@ impl Plan {
         assert!(failed.is_empty(), "{} of {ran} cases (seed {seed}):\n{}", failed.len(), failed.join("\n\n"));
         assert!(!whole || ran == cases.len());
         met
-    }
-}
-
-/// One less when it goes, however that is.
-struct CountDown<'a>(&'a AtomicUsize);
-
-impl Drop for CountDown<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

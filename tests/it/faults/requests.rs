@@ -86,7 +86,9 @@ fn single(whole: &Reference, faults: &[Fault]) -> Result<Came, String> {
         trial.check_always();
     }
     // Of claims that were not there yet, or not bound, there was nothing to move.
-    let is_old_list = faults[0].on.verb == Some(Verb::List) && matches!(faults[0].then, Then::Stale(_));
+    let on = &faults[0].on;
+    let is_old_list = (on.verb, on.kind.as_deref()) == (Some(Verb::List), Some("PersistentVolumeClaim"))
+        && matches!(faults[0].then, Then::Stale(_));
     if is_met && is_old_list && stop.is_none() && whole.before.differences(&trial.end()).is_empty() {
         return if trial.litter().is_empty() {
             Ok(Came::Right)

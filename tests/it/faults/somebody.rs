@@ -151,8 +151,9 @@ fn single(whole: &Reference, shop: &'static Shop, faults: &[Fault]) -> Result<Ca
     }
     trial.clear_of_somebody();
     // The set made the claim from its template, which names the old class: what it stands on is what counts.
-    let is_own = shop.kind == "StatefulSet" && claimed == "slow";
-    if !trial.is_source_lost() && !is_own {
+    if shop.kind == "StatefulSet" && claimed == "slow" {
+        assert_eq!(trial.litter(), Vec::<String>::new(), "I19");
+    } else if !trial.is_source_lost() {
         let is_anew = stop.is_some_and(|problem| problem.restart);
         equal(&whole.end, &trial, is_anew)?;
     }
