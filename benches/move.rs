@@ -7,6 +7,7 @@
     clippy::print_stderr,
     clippy::disallowed_methods,
     clippy::unwrap_used,
+    dead_code,
     unused_imports,
     unused_macros,
     reason = "a bench measures and prints, and uses a part of the tests' world"

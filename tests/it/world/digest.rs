@@ -50,13 +50,6 @@ impl Digest {
         self
     }
 
-    /// Without whatever has this part in its path.
-    #[must_use]
-    pub fn without(mut self, part: &str) -> Digest {
-        self.files.retain(|path, _| !Path::new(path).iter().any(|name| name == part));
-        self
-    }
-
     /// Without the root's own metadata, which some volumes cannot keep.
     #[must_use]
     pub fn without_root(mut self) -> Digest {

@@ -42,6 +42,7 @@ pub enum Where {
 pub struct Refusal {
     pub code: u16,
     pub reason: String,
+    #[expect(dead_code, reason = "people read it, when a test fails")]
     pub message: String,
 }
 

@@ -2,7 +2,6 @@
 //!
 //! It knows the API and the cluster script, and pvmigrate only as a program: its exit code, its output, its journal
 //! and its agent's image. Tests are declared with `cluster_test!` and wait with `until` and `ready`, never by sleeping.
-#![allow(dead_code, reason = "the scenarios come to use the world step by step")]
 
 mod acks;
 mod clean;

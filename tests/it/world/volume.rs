@@ -185,12 +185,6 @@ impl World {
         std::fs::read_to_string(file).ok().map(|node| node.trim().to_owned())
     }
 
-    /// Waits until a disk is attached nowhere.
-    pub async fn detached(&self, pv: &Value) {
-        let free = async || self.attached_to(pv).is_none().then_some(());
-        self.until("the disk to be detached", Duration::from_secs(60), free).await;
-    }
-
     /// Where a node has mounted a volume for a pod, seen through the node's own mount namespace.
     fn mounted_at(&self, pod: &Value, volume: &str) -> PathBuf {
         let node = pod["spec"]["nodeName"].as_str().expect("a running pod has a node");

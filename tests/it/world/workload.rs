@@ -19,7 +19,6 @@ pub struct Opts {
     annotations: Vec<(String, String)>,
     fs_group: Option<u32>,
     run_as: Option<u32>,
-    read_only: bool,
     patch: Option<Value>,
 }
 
@@ -62,13 +61,6 @@ impl Opts {
         self
     }
 
-    /// Mounts the claims read-only; the pods only sleep then.
-    #[must_use]
-    pub fn read_only(mut self) -> Opts {
-        self.read_only = true;
-        self
-    }
-
     /// A merge patch over the finished object, for all that is not above.
     #[must_use]
     pub fn patch(mut self, merge: Value) -> Opts {
@@ -82,10 +74,8 @@ impl World {
     /// name, so that each pod checks its predecessor's lines; with more, under the pods' names.
     pub async fn exercise_deployment(&self, name: &str, replicas: u32, mounts: &[(&str, &str)], opts: Opts) -> Value {
         let writer = (replicas == 1).then(|| self.split(name).1.to_owned());
-        let volumes = mounts.iter().map(|(mount, claim)| {
-            let claim = json!({"claimName": claim, "readOnly": opts.read_only});
-            json!({"name": mount, "persistentVolumeClaim": claim})
-        });
+        let volumes =
+            mounts.iter().map(|(mount, claim)| json!({"name": mount, "persistentVolumeClaim": {"claimName": claim}}));
         let volumes: Vec<Value> = volumes.collect();
         let mounts: Vec<&str> = mounts.iter().map(|(mount, _)| *mount).collect();
         let mut object = self.workload("Deployment", name, replicas, &mounts, writer, &opts);
@@ -146,7 +136,7 @@ impl World {
             let dir = acks.join(mount);
             std::fs::create_dir_all(&dir).expect("a directory can be made");
             open_to_all(&dir);
-            containers.push(self.container(mount, writer.as_deref(), opts));
+            containers.push(self.container(mount, writer.as_deref()));
         }
         let selector = json!({EXERCISE: name});
         let mut labels = pairs(&opts.labels);
@@ -176,24 +166,19 @@ impl World {
         })
     }
 
-    fn container(&self, mount: &str, writer: Option<&str>, opts: &Opts) -> Value {
+    fn container(&self, mount: &str, writer: Option<&str>) -> Value {
         let at = format!("/data/{mount}");
         let mut command = vec!["pvmigrate".into(), "agent".into(), "exercise".into(), at.clone()];
         command.extend(["--ack".to_owned(), format!("/ack/{mount}")]);
         if let Some(writer) = writer {
             command.extend(["--name".to_owned(), writer.to_owned()]);
         }
-        let mut image = self.image();
-        if opts.read_only {
-            image = super::image::TOOLS.to_owned();
-            command = ["sh", "-c", "trap 'exit 0' TERM; sleep 1000000 & wait"].map(str::to_owned).to_vec();
-        }
         let pod_name = json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
         json!({
-            "name": format!("exercise-{mount}"), "image": image, "imagePullPolicy": "IfNotPresent",
+            "name": format!("exercise-{mount}"), "image": self.image(), "imagePullPolicy": "IfNotPresent",
             "command": command, "env": [pod_name],
             "volumeMounts": [
-                {"name": mount, "mountPath": at, "readOnly": opts.read_only},
+                {"name": mount, "mountPath": at},
                 {"name": "ack", "mountPath": "/ack"},
             ],
         })
