@@ -30,6 +30,13 @@ pub fn main(global: &Global, args: &Args) -> Result<(), Failure> {
 
 fn resume(global: &Global, args: &Args) -> Result<(), Failure> {
     let global = &Global { on_failure: args.on_failure, ..global.clone() };
+    // Whoever had to wait for another process reads what that one did.
+    while !go_on(global, args)? {}
+    Ok(())
+}
+
+/// False if what was read of the run is out of date by now.
+fn go_on(global: &Global, args: &Args) -> Result<bool, Failure> {
     let taken = session::take_up(global, args.run.as_deref())?;
     let global = &taken.global.clone();
     let (run, file, journal) = (taken.run.clone(), &taken.file, &taken.journal);
@@ -48,7 +55,7 @@ fn resume(global: &Global, args: &Args) -> Result<(), Failure> {
     }
     if journal.ended("root").is_some() {
         ui::talk(&format!("run {run} is done: there is nothing to resume"));
-        return Ok(());
+        return Ok(true);
     }
     if file.sources.is_empty() {
         return Err(Failure::from(
@@ -68,5 +75,10 @@ fn resume(global: &Global, args: &Args) -> Result<(), Failure> {
     ui::talk(&format!("resuming run {run} of {} after {} records", met.file.script, met.journal.len()));
     // The plan was confirmed when the run began, or is asked for again.
     let yes = global.yes || met.file.yes;
-    rollback::conclude(global, session::execute(met.start(script, ui::voice(global), yes))?)
+    let ended = session::execute(met.start(script, ui::voice(global), yes))?;
+    if ended.behind {
+        ui::talk(&format!("another process went on with run {} meanwhile: it is read anew", ended.run));
+        return Ok(false);
+    }
+    rollback::conclude(global, ended).map(|()| true)
 }

@@ -460,6 +460,8 @@ pub fn keep_run(global: &Global, reached: &Reached, file: &RunFile) -> Result<Jo
 pub struct Ended {
     pub result: Result<Json, Problem>,
     pub changed: bool,
+    /// Nothing was done: another process went on with the run after its journal was read, and has let it go by now.
+    pub behind: bool,
     pub run: RunId,
     pub sources: Vec<(String, String)>,
 }
@@ -494,6 +496,8 @@ pub fn execute_in(start: Start, branch: &str) -> Result<Ended, Problem> {
     let sources = script.sources.clone();
     // A journal that others can write to is ours before anything is added to it.
     let held = if journal.is_shared() { runtime.block_on(journal.hold()).map(|_| ()) } else { Ok(()) };
+    let behind = held.is_ok() && runtime.block_on(async { journal.is_behind() })?;
+    let held = if behind { Err(went_on(&file.run)) } else { held };
     let is_ours = held.is_ok();
     let result = held.and_then(|()| {
         std::thread::scope(|scope| {
@@ -523,7 +527,12 @@ pub fn execute_in(start: Start, branch: &str) -> Result<Ended, Problem> {
     runtime.shutdown_background();
     drop(trial);
     let sources = sources.all().into_iter().map(|source| (source.name, source.text)).collect();
-    Ok(Ended { result, changed, run: file.run, sources })
+    Ok(Ended { result, changed, behind, run: file.run, sources })
+}
+
+fn went_on(run: &RunId) -> Problem {
+    Problem::new(Kind::Conflict, format!("another process went on with run {run} while this one waited for it"))
+        .hint(format!("see how it stands: pvmigrate runs show {run}"))
 }
 
 fn load(counter: &std::sync::atomic::AtomicU64) -> u64 {

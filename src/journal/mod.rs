@@ -169,6 +169,15 @@ impl Journal {
         Ok(epoch)
     }
 
+    /// Whether another process went on with the run between the reading of this journal and the fence: then nothing of
+    /// what was read counts.
+    ///
+    /// # Errors
+    /// If it cannot be found out.
+    pub fn is_behind(&self) -> Result<bool, Problem> {
+        self.store.has_more()
+    }
+
     /// The epoch without asking anybody.
     pub fn epoch(&self) -> u64 {
         self.fence.as_ref().map_or(0, |fence| fence.epoch())

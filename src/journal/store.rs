@@ -37,6 +37,13 @@ pub trait Store: Send + Sync {
     fn is_shared(&self) -> bool {
         false
     }
+    /// Whether another process has added records since these were read: asked once the fence holds.
+    ///
+    /// # Errors
+    /// If it cannot be found out.
+    fn has_more(&self) -> Result<bool, Problem> {
+        Ok(false)
+    }
     /// This process adds nothing more: what still waits is written.
     fn close(&self) -> Result<(), Problem> {
         Ok(())

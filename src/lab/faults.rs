@@ -16,7 +16,7 @@ mod layer;
 #[cfg(test)]
 mod tests;
 
-pub use layer::{Faults, Faulty, Fired};
+pub use layer::{Again, Faults, Faulty, Fired};
 
 use super::kind;
 use serde::{Deserialize, Serialize};

@@ -14,6 +14,7 @@ pub use line::DROPPED;
 pub use shelf::Shelf;
 
 use crate::journal::{Event, ROLLBACK, RunFile, State, Store, T, Write, is_of_rollback};
+use crate::cluster::text;
 use crate::words::clock::Clock;
 use crate::words::{Json, Kind, Problem, RunId};
 use line::Paid;
@@ -422,6 +423,27 @@ impl Store for ClusterStore {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn has_more(&self) -> Result<bool, Problem> {
+        let (shelf, next, known) = {
+            let inner = self.lock();
+            let open = inner.open.as_ref().and_then(|open| open.record.clone());
+            let known: Vec<Json> = [inner.head.record.clone()].into_iter().chain(open).collect();
+            (self.shelf.clone(), line::segment_name(&self.run, inner.number + 1), known)
+        };
+        self.on(async move {
+            if shelf.read(&next).await?.is_some() {
+                return Ok(true);
+            }
+            for record in &known {
+                let is = shelf.read(text(record, "/metadata/name")).await?.unwrap_or_default();
+                if is["metadata"]["resourceVersion"] != record["metadata"]["resourceVersion"] {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
     }
 
     fn close(&self) -> Result<(), Problem> {

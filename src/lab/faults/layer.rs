@@ -12,6 +12,7 @@ use crate::lab::kind;
 use crate::lab::kubelet::{Images, Kubelets};
 use crate::lab::negotiate;
 use crate::lab::store::{Key, State};
+use crate::words::clock::Clock;
 use bytes::Bytes;
 use futures::StreamExt;
 use http_body_util::{BodyExt, StreamBody};
@@ -24,7 +25,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Who changes things between requests.
 const SOMEBODY: &str = "somebody";
@@ -51,7 +52,13 @@ struct Log {
     /// How many requests fitted each fault.
     fitted: Vec<u32>,
     fired: Vec<Fired>,
+    /// What was disturbed and did not come again yet, since when its answer was told.
+    disturbed: Vec<(Same, usize, Instant)>,
+    again: Vec<Again>,
 }
+
+/// What makes two requests the same: method, address and body.
+type Same = (::http::Method, ::http::Uri, Bytes);
 
 /// Something that went wrong as it should.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -61,6 +68,16 @@ pub struct Fired {
     pub on: Seen,
     /// The objects that somebody changed, if that is what happened.
     pub changed: Vec<String>,
+}
+
+/// A request that came again, word for word, after something had gone wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Again {
+    /// What went wrong: its place in the plan.
+    pub fault: usize,
+    pub on: Seen,
+    /// How long after the answer.
+    pub after: Duration,
 }
 
 impl Faults {
@@ -105,6 +122,11 @@ impl Faults {
         self.shared.log().fired.clone()
     }
 
+    /// What was asked again after it had been disturbed: the first time of each.
+    pub fn again(&self) -> Vec<Again> {
+        self.shared.log().again.clone()
+    }
+
     /// What never happened: nothing fitted, or there was nothing to change.
     pub fn unfired(&self) -> Vec<Fault> {
         let log = self.shared.log();
@@ -124,7 +146,7 @@ impl Shared {
     }
 
     /// Notes a request and returns what is due, by place in the plan.
-    fn meet(&self, mut seen: Seen) -> (Seen, Vec<usize>) {
+    fn meet(&self, mut seen: Seen, same: &Same) -> (Seen, Vec<usize>) {
         let mut log = self.log();
         let key = (seen.verb, seen.kind.clone(), seen.namespace.clone(), steady(&seen.name));
         let count = log.met.entry(key).or_default();
@@ -132,6 +154,14 @@ impl Shared {
         seen.nth = *count;
         seen.number = u32::try_from(log.seen.len() + 1).unwrap_or(u32::MAX);
         log.seen.push(seen.clone());
+        if let Some(at) = log.disturbed.iter().position(|(one, ..)| one == same) {
+            let (_, fault, since) = log.disturbed.swap_remove(at);
+            log.again.push(Again {
+                fault,
+                on: seen.clone(),
+                after: Clock.monotonic().saturating_duration_since(since),
+            });
+        }
         let mut due = Vec::new();
         for (at, fault) in self.plan.iter().enumerate() {
             if fault.then.suits(seen.verb) && fault.on.fits(&seen) {
@@ -157,13 +187,17 @@ impl Shared {
         if self.dead.load(Ordering::SeqCst) {
             return Ok(nobody());
         }
-        let (seen, due) = self.meet(seen(&request));
+        let same = (request.method().clone(), request.uri().clone(), request.body().clone());
+        let (seen, due) = self.meet(seen(&request), &same);
         self.aside(&seen, &due, When::Before);
         let first = due.iter().find(|at| !self.plan[**at].then.is_aside());
         let answer = match first {
             Some(at) => self.disturb(*at, &seen, request).await,
             None => Ok(self.answer(request).await),
         };
+        if let Some(at) = first {
+            self.log().disturbed.push((same, *at, Clock.monotonic()));
+        }
         self.aside(&seen, &due, When::After);
         // What comes after the death is read by nobody.
         if self.dead.load(Ordering::SeqCst) { Ok(nobody()) } else { answer }

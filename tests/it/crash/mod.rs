@@ -214,6 +214,7 @@ fn a_second_crash_during_the_resume_changes_nothing() {
             trial.run(&Doom::none(), true).map_err(|why| format!("third: {why} (second: {resumed:?})"))?;
         }
         trial.check_always();
+        trial.told_the_truth()?;
         let differences = end.differences(&trial.end());
         match differences.is_empty() {
             true if doom.has_fired() => Ok(Came::Right),
@@ -316,6 +317,7 @@ fn single_on(trial: Trial, point: usize, how: How, effects: &[String], end: &End
         trial.run(&Doom::none(), true).map_err(|why| format!("resume: {why}"))?;
     }
     trial.check_always();
+    trial.told_the_truth()?;
     let differences = end.differences(&trial.end());
     if differences.is_empty() { Ok(()) } else { Err(differences.join("\n")) }
 }

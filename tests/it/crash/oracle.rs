@@ -13,7 +13,7 @@ use pvmigrate::lab::store::{Commit, State, claims_of, list_of, text};
 use pvmigrate::trial::Picture;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The one who is tested; the lab's own controllers have other names.
 const WE: &str = "system:admin";
@@ -83,6 +83,11 @@ impl Oracle {
     /// Whether somebody else destroyed the source, or what it was before we had protected it.
     pub fn is_excused(&self) -> bool {
         self.excused.lost
+    }
+
+    /// The directory of the source volume.
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     pub fn broken(&self) -> Vec<String> {

@@ -2,18 +2,19 @@
 
 use super::oracle::Oracle;
 use crate::mutants::{At, Mutation};
+use crate::world::Digest;
 use pvmigrate::journal::StepId;
 use pvmigrate::lab::Lab;
 use pvmigrate::lab::faults::{Fault, Faults};
 use pvmigrate::lab::kubelet::{Image, Images};
 use pvmigrate::lab::scenario::Scenario;
-use pvmigrate::lab::store::{Key, State};
+use pvmigrate::lab::store::{Key, State, text};
 use pvmigrate::script::Script;
-use pvmigrate::trial::stage::{RUN_WITHIN, TakeBack};
+use pvmigrate::trial::stage::{Notes, RUN_WITHIN, TakeBack};
 use pvmigrate::trial::{Doom, Picture, Play, Stage};
 use pvmigrate::words::voice::Mute;
 use pvmigrate::words::{Problem, RunId};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -47,6 +48,8 @@ pub struct Trial {
     pub shop: &'static Shop,
     faults: Mutex<Option<Faults>>,
     stopped: Mutex<Option<Problem>>,
+    /// The rows of the last run's table.
+    told: Mutex<Vec<Value>>,
     stage: Stage,
     run: RunId,
     dir: tempfile::TempDir,
@@ -71,7 +74,7 @@ impl Trial {
         let hook = oracle.clone();
         stage.lab.core().hook(Box::new(move |state, commit| hook.lock().unwrap().commit(state, commit)));
         let run = serde_json::from_value(Value::from(RUN)).expect("it is an id");
-        Trial { oracle, shop, faults: Mutex::default(), stopped: Mutex::default(), stage, run, dir }
+        Trial { oracle, shop, faults: Mutex::default(), stopped: Mutex::default(), told: Mutex::default(), stage, run, dir }
     }
 
     /// One whose journals are kept in the cluster itself.
@@ -123,18 +126,22 @@ impl Trial {
         }
         args.insert("source-sc".into(), "slow".into());
         args.insert("dest-sc".into(), "fast".into());
+        // What somebody else makes of the same class is none of what is moved.
+        args.insert("selector".into(), "!thief".into());
         let args = Value::Object(args);
+        let notes = Arc::new(Notes::default());
         let play = Play {
             script,
             cancel,
             args,
             branch: "root".into(),
             resumed,
-            voice: Arc::new(Mute),
+            voice: notes.clone(),
             within: RUN_WITHIN,
             faults: self.faults.lock().unwrap().clone(),
         };
         let ended = self.stage.play(&self.run, doom, play).map(|_| ());
+        *self.told.lock().unwrap() = notes.said().rows;
         self.judged(doom, ended)
     }
 
@@ -169,6 +176,48 @@ impl Trial {
     pub fn check_always(&self) {
         let broken = self.oracle.lock().unwrap().broken();
         assert!(broken.is_empty(), "{}", broken.join("\n"));
+    }
+
+    /// I18: a run that ended well has moved everything, and what it told is what the cluster has.
+    pub fn told_the_truth(&self) -> Result<(), String> {
+        let told = self.told.lock().unwrap().clone();
+        let [row] = &told[..] else { return Err(format!("I18 one claim was to be moved, told was {told:?}")) };
+        let Shop { kind, workload, claim, .. } = *self.shop;
+        let differs = |what: &str, told: &Value, is: &Value| Err(format!("I18 {what}: {told}, but is {is}"));
+        let source = self.oracle.lock().unwrap().directory().to_owned();
+        let files = Digest::of(&source).files.values().filter(|entry| entry.kind == "file").count();
+        self.lab().core().look(|state| {
+            let of = |kind: &'static str, namespace: &str, name: &str| {
+                state.get(kind, namespace, name).map_or(Value::Null, |object| (**object).clone())
+            };
+            let is = of("PersistentVolumeClaim", "shop", claim);
+            let target = of("PersistentVolume", "", text(&is["spec"]["volumeName"]));
+            let old = of("PersistentVolume", "", text(&row["source"]));
+            let web = of(kind, "shop", workload);
+            let csi = &old["spec"]["csi"];
+            let handle = format!("{} {}", text(&csi["driver"]), text(&csi["volumeHandle"]));
+            for (what, told, is) in [
+                ("the claim", &row["claim"], &json!(format!("shop/{claim}"))),
+                ("its phase", &json!("Bound"), &is["status"]["phase"]),
+                ("the new volume", &row["target"], &is["spec"]["volumeName"]),
+                ("its class", &json!("fast"), &target["spec"]["storageClassName"]),
+                ("its claim", &target["spec"]["claimRef"]["uid"], &is["metadata"]["uid"]),
+                ("the old volume is kept", &row["source_kept"], &json!(!old.is_null())),
+                ("its policy", &json!("Retain"), &old["spec"]["persistentVolumeReclaimPolicy"]),
+                ("its handle", &row["source_handle"], &json!(handle)),
+                ("its files", &row["files"], &json!(files)),
+                ("Ready replicas", &web["spec"]["replicas"], &web["status"]["readyReplicas"]),
+                ("the comparison", &row["verified"], &json!("full")),
+            ] {
+                if told != is {
+                    return differs(what, told, is);
+                }
+            }
+            if row["downtime_s"].as_f64().is_some_and(|seconds| seconds > 0.0) {
+                return Ok(());
+            }
+            differs("the downtime", &row["downtime_s"], &Value::Null)
+        })
     }
 
     /// Whether the source is gone by somebody else's hand, which no run can help.

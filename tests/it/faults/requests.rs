@@ -4,10 +4,13 @@ use super::{ONE, Reference, equal, named, reference};
 use crate::crash::trial::{ACKED, Trial};
 use crate::matrix::{Came, Level, Plan};
 use pvmigrate::cli::exit_code;
-use pvmigrate::lab::faults::{Answer, Fault, Form, Seen, Then, Verb, When};
+use pvmigrate::lab::faults::{Again, Answer, Fault, Form, Seen, Then, Verb, When};
 use pvmigrate::trial::Doom;
 use pvmigrate::words::{Kind, Problem};
 use std::time::Duration;
+
+/// The least pause after a failure.
+const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// What can happen to a request.
 fn faults_of(seen: &Seen) -> Vec<Fault> {
@@ -68,7 +71,8 @@ fn single(whole: &Reference, faults: &[Fault]) -> Result<Came, String> {
         return Err(format!("it did not happen: {first:?}"));
     }
     trial.check_always();
-    // I17: nothing is asked for ever.
+    // I17: nothing is asked for ever, and nothing at once again.
+    patient(&layer.again(), faults)?;
     let (asked, usual) = (layer.seen().len(), whole.requests.len());
     if asked > 3 * usual + 100 {
         return Err(format!("{asked} requests, where {usual} are usual"));
@@ -96,9 +100,27 @@ fn single(whole: &Reference, faults: &[Fault]) -> Result<Came, String> {
             Err("nothing was moved, but something is left".to_owned())
         };
     }
+    trial.told_the_truth()?;
     let is_anew = stop.as_ref().is_some_and(|(problem, _)| problem.restart);
     equal(&whole.end, &trial, is_anew).map_err(|why| format!("{why}\n({stop:?})"))?;
     Ok(if is_met { Came::Right } else { Came::NotMet })
+}
+
+/// Whether what failed was asked again only after a pause, or as late as the server had said.
+fn patient(again: &[Again], faults: &[Fault]) -> Result<(), String> {
+    for one in again {
+        let told = match &faults[one.fault].then {
+            Then::Status(answer) => answer.retry_after_s.map(Duration::from_secs),
+            // Whoever believed it has the right to look again.
+            Then::Stale(_) => continue,
+            _ => None,
+        };
+        let least = told.unwrap_or(BACK_OFF);
+        if one.after < least {
+            return Err(format!("I17 {} came again after {:?}: at least {least:?}", one.on, one.after));
+        }
+    }
+    Ok(())
 }
 
 /// Whether the stop is one that the fault explains, with the code that says whether anything was changed.

@@ -25,7 +25,8 @@ fn delete(kind: &str, name: &str, like: Value) -> Change {
 fn deeds(shop: &Shop) -> Vec<(&'static str, Change)> {
     let thief = |class: &str| {
         Change::Create(json!({
-            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "thief", "namespace": "shop"},
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": {"name": "thief", "namespace": "shop", "labels": {"thief": ""}},
             "spec": {
                 "storageClassName": class, "accessModes": ["ReadWriteOnce"],
                 "resources": {"requests": {"storage": "64Mi"}},

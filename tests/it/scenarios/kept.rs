@@ -1,7 +1,7 @@
 //! Runs that are kept in the cluster: any machine goes on with them, and nobody needs a file of the one that began.
 
 use super::shop::{Shop, shop};
-use crate::world::{Outcome, Running, World, cluster_test};
+use crate::world::{Outcome, Pvmigrate, Running, World, cluster_test};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -12,11 +12,18 @@ fn machine(w: &World, name: &str) -> PathBuf {
     w.dir().join(name)
 }
 
-/// Begins the move with its journal in the cluster, and returns its id too.
-async fn begin(w: &World, shop: &Shop<'_>, more: &[&str]) -> (Running, String) {
-    let args = shop.args(&[&["--store", "cluster", "--run-namespace", &w.ns], more].concat());
-    // Whoever goes on after a kill waits as long as this process has said.
-    let run = w.pvmigrate(&args).env("PVMIGRATE_LEASE_SECONDS", "4").start();
+/// Begins a move that will be killed, with its journal in the cluster, and returns its id too.
+async fn begin(w: &World, shop: &Shop<'_>) -> (Running, String) {
+    // Whoever goes on after the kill waits as long as this process has said.
+    begun(w, here(w, shop, &[]).env("PVMIGRATE_LEASE_SECONDS", "4").start()).await
+}
+
+/// The move with its journal in the cluster.
+fn here<'w>(w: &'w World, shop: &Shop<'_>, more: &[&str]) -> Pvmigrate<'w> {
+    w.pvmigrate(&shop.args(&[&["--store", "cluster", "--run-namespace", &w.ns], more].concat()))
+}
+
+async fn begun(w: &World, run: Running) -> (Running, String) {
     let said = async || id_of(&run.said());
     let id = w.until("the run to say its id", Duration::from_secs(60), said).await;
     (run, id)
@@ -48,7 +55,7 @@ fn nothing_here(w: &World, name: &str) {
 
 cluster_test!(a_run_kept_in_the_cluster_goes_on_on_another_machine, async |w: &World| {
     let shop = shop(w, "slow", "fast").await;
-    let (run, id) = begin(w, &shop, &[]).await;
+    let (run, id) = begin(w, &shop).await;
     until_recorded(w, &id, "delete-original").await;
     run.kill9();
     let here = ["--run-namespace", &w.ns];
@@ -84,8 +91,9 @@ cluster_test!(a_run_kept_in_the_cluster_goes_on_on_another_machine, async |w: &W
 
 cluster_test!(lab "who looks on does not touch anything" somebody_looks_on_while_another_process_executes_the_run, async |w: &World| {
     let shop = shop(w, "slow", "fast").await;
-    // So that it is not over before the others have looked.
-    let (run, id) = begin(w, &shop, &["--hot-passes", "30"]).await;
+    // Its pod does not go before the others have looked.
+    let pod = held_pod(w).await;
+    let (run, id) = begun(w, here(w, &shop, &[]).start()).await;
     let away = &machine(w, "second");
     let look = ["runs", "show", &id, "--follow", "--run-namespace", &w.ns];
     let (looking, leaving) = (w.pvmigrate(&look).state_dir(away).start(), w.pvmigrate(&look).state_dir(away).start());
@@ -94,15 +102,46 @@ cluster_test!(lab "who looks on does not touch anything" somebody_looks_on_while
     refused.says("is being executed by").done();
     let forget = w.pvmigrate(&["runs", "forget", &id, "--force"]).state_dir(away).await.exits(3);
     forget.says("is being executed by").done();
+    // Whoever looks on may leave at any time.
     let told = async || leaving.said().contains(".stop").then_some(());
     w.until("the stop to be told", Duration::from_secs(120), told).await;
     leaving.signal(Signal::INT);
     leaving.wait().await.exits(130).done();
+    let_go(w, &pod).await;
     run.wait().await.succeeds().done();
     looking.wait().await.succeeds().says("delete-original").says("done,").says("nobody executes it").done();
     shop.has_moved().await;
     nothing_here(w, "second");
 });
+
+cluster_test!(lab "the same Lease on both" who_waited_for_another_process_reads_what_it_did, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let pod = held_pod(w).await;
+    // It is not renewed before the run is over: whoever comes cannot tell it from a dead one's, and waits.
+    let run = here(w, &shop, &[]).env("PVMIGRATE_LEASE_SECONDS", "300").start();
+    let (run, id) = begun(w, run).await;
+    until_recorded(w, &id, ".stop").await;
+    let late = w.pvmigrate(&["resume", &id, "--run-namespace", &w.ns]).state_dir(&machine(w, "second")).start();
+    let waits = async || late.said().contains("to see whether it is alive").then_some(());
+    w.until("the other process to wait", Duration::from_secs(60), waits).await;
+    let_go(w, &pod).await;
+    run.wait().await.succeeds().done();
+    let late = late.wait().await.succeeds();
+    late.says("went on with run").says("it is read anew").says("is done: there is nothing to resume").done();
+    shop.has_moved().await;
+});
+
+/// The workload's pod, which does not go before [`let_go`].
+async fn held_pod(w: &World) -> String {
+    let pods = w.list("Pod").await;
+    let pod = pods[0]["metadata"]["name"].as_str().expect("it has a name").to_owned();
+    w.patch("Pod", &pod, json!({"metadata": {"finalizers": ["example.com/hold"]}})).await;
+    pod
+}
+
+async fn let_go(w: &World, pod: &str) {
+    w.patch("Pod", pod, json!({"metadata": {"finalizers": null}})).await;
+}
 
 cluster_test!(lab "the journal is a file" somebody_looks_on_in_the_same_directory, async |w: &World| {
     let shop = shop(w, "slow", "fast").await;
@@ -119,7 +158,7 @@ fn is_ours(map: &Value) -> bool {
 
 cluster_test!(lab "what another machine reads is the same on both" a_run_kept_in_the_cluster_is_taken_back_on_another_machine, async |w: &World| {
     let shop = shop(w, "slow", "fast").await;
-    let (run, id) = begin(w, &shop, &[]).await;
+    let (run, id) = begin(w, &shop).await;
     until_recorded(w, &id, ".stop").await;
     run.kill9();
     let away = machine(w, "second");
@@ -156,7 +195,7 @@ cluster_test!(lab "the same refusals on both" a_run_kept_in_the_cluster_is_refus
     foreign.says("is no run of pvmigrate").done();
     w.delete("ConfigMap", "pvmigrate-0123abcd").await;
     // A segment that was edited.
-    let (run, id) = begin(w, &shop, &[]).await;
+    let (run, id) = begin(w, &shop).await;
     until_recorded(w, &id, ".stop").await;
     run.kill9();
     let maps = w.list("ConfigMap").await;

@@ -25,7 +25,7 @@ mod workload;
 pub use locks::Sharing;
 pub(crate) use macros::cluster_test;
 pub use outcome::Outcome;
-pub use process::Running;
+pub use process::{Pvmigrate, Running};
 pub use workload::opts;
 
 pub use digest::Digest;
