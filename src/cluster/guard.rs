@@ -44,6 +44,11 @@ pub struct Fresh {
 pub fn admit(run: &RunId, write: &Write, books: &Books, fresh: &Fresh) -> Result<(), Problem> {
     no_force(write, fresh)?;
     live_owners(fresh)?;
+    if let Some(target) = &fresh.target
+        && let Some(holder) = workload::other_holder(target, run)
+    {
+        return Err(workload::in_other_hands(target, holder));
+    }
     match write.gvk.kind.as_str() {
         "PersistentVolume" => match write.verb {
             Verb::Delete => Err(never("a PersistentVolume is not deleted: its backend may go with it")

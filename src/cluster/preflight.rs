@@ -46,7 +46,7 @@ pub fn judge(
         judge_claim(&mut found, run, Pvc(claim), volumes, all);
     }
     for object in &unit.workloads {
-        judge_workload(&mut found, object, all);
+        judge_workload(&mut found, run, object, all);
     }
     for pod in &unit.bare {
         if is_finished(pod) {
@@ -191,8 +191,11 @@ fn judge_volume(found: &mut Findings, run: &RunId, claim: Pvc<'_>, volume: Pv<'_
     }
 }
 
-fn judge_workload(found: &mut Findings, object: &Json, all: &Population) {
+fn judge_workload(found: &mut Findings, run: &RunId, object: &Json, all: &Population) {
     let reference = workload::reference(object);
+    if let Some(holder) = workload::other_holder(object, run) {
+        found.add(&reference, &format!("run {holder} has it in its hands"), &format!("pvmigrate resume {holder}"));
+    }
     let kind = reference.kind.as_str();
     if !is_scalable(kind) {
         let reason = match kind {
@@ -501,6 +504,14 @@ mod tests {
                 claim(),
                 vec![with(volume(), "/metadata/annotations", json!({"pvmigrate.io/run": "ffffffff"}))],
                 vec![],
+                vec![],
+                vec![],
+            ),
+            (
+                "in its hands",
+                claim(),
+                vec![volume()],
+                vec![with(web(), "/metadata/annotations", json!({"pvmigrate.io/run": "ffffffff"}))],
                 vec![],
                 vec![],
             ),

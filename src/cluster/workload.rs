@@ -2,7 +2,7 @@
 
 use super::{REPLICAS, RUN, STEP, text, uid};
 use crate::journal::{Class, Gvk, Precondition, Verb, Write};
-use crate::words::{Json, ObjectRef};
+use crate::words::{Json, Kind, ObjectRef, Problem, RunId};
 use serde_json::json;
 
 /// Kinds with a pod template, and where it is.
@@ -137,6 +137,21 @@ pub fn plan_scale(workload: &Json, to: i64) -> Write {
 /// Plans taking our notes off an object that a controller copied them to.
 pub fn plan_clean(object: &Json) -> Write {
     patch(object, json!({"metadata": {"annotations": unmarked()}}))
+}
+
+/// The other run that has a workload in its hands, if one does. What a Deployment's ReplicaSets carry is a copy.
+pub fn other_holder<'a>(object: &'a Json, run: &RunId) -> Option<&'a str> {
+    let holder = text(object, "/metadata/annotations/pvmigrate.io~1run");
+    let is_held = is_scalable(text(object, "/kind")) && !holder.is_empty() && holder != run.as_str();
+    is_held.then_some(holder)
+}
+
+/// Why nothing is done to it.
+pub fn in_other_hands(object: &Json, holder: &str) -> Problem {
+    let object = reference(object);
+    Problem::new(Kind::Conflict, format!("{object} is in the hands of run {holder}"))
+        .object(&object)
+        .hint(format!("end that run first: pvmigrate resume {holder}, or pvmigrate rollback {holder}"))
 }
 
 pub fn is_marked(object: &Json) -> bool {

@@ -363,6 +363,21 @@ fn a_volume_in_other_hands_is_not_touched() {
 }
 
 #[test]
+fn a_workload_in_other_hands_is_not_touched() {
+    for kind in ["Deployment", "StatefulSet", "ReplicaSet"] {
+        for (run, want) in [("ffffffff", Some(Kind::Conflict)), ("0123abcd", YES)] {
+            let web = json!({"apiVersion": "apps/v1", "kind": kind, "spec": {"replicas": 0}, "metadata": {
+                "name": "web", "namespace": "shop", "uid": "w1", "annotations": {"pvmigrate.io/run": run}}});
+            // What a Deployment's ReplicaSets carry is a copy of its own annotation.
+            let want = if kind == "ReplicaSet" { YES } else { want };
+            for write in [workload::plan_start(&web, 2), workload::plan_scale(&web, 3)] {
+                assert_eq!(verdict(&write, &Books::default(), &of(&web)), want, "{kind} {run}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_final_pass_waits_for_writers_to_go() {
     let write = Write {
         verb: Verb::Create,

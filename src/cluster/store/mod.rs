@@ -13,8 +13,8 @@ pub mod tail;
 pub use line::DROPPED;
 pub use shelf::Shelf;
 
-use crate::journal::{Event, ROLLBACK, RunFile, State, Store, T, Write, is_of_rollback};
 use crate::cluster::text;
+use crate::journal::{Event, ROLLBACK, RunFile, State, Store, T, Write, is_of_rollback};
 use crate::words::clock::Clock;
 use crate::words::{Json, Kind, Problem, RunId};
 use line::Paid;

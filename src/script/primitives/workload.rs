@@ -84,6 +84,10 @@ async fn same(step: &Step, given: &Json) -> Result<Json, Problem> {
         return Err(Problem::new(Kind::Conflict, format!("{object} was deleted and made anew by somebody else"))
             .object(&object));
     }
+    // Without replicas there may be nothing to write, and then no guard would say it.
+    if let Some(holder) = plan::other_holder(&now, step.run()) {
+        return Err(plan::in_other_hands(&now, holder));
+    }
     Ok(now)
 }
 

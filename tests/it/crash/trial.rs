@@ -74,7 +74,16 @@ impl Trial {
         let hook = oracle.clone();
         stage.lab.core().hook(Box::new(move |state, commit| hook.lock().unwrap().commit(state, commit)));
         let run = serde_json::from_value(Value::from(RUN)).expect("it is an id");
-        Trial { oracle, shop, faults: Mutex::default(), stopped: Mutex::default(), told: Mutex::default(), stage, run, dir }
+        Trial {
+            oracle,
+            shop,
+            faults: Mutex::default(),
+            stopped: Mutex::default(),
+            told: Mutex::default(),
+            stage,
+            run,
+            dir,
+        }
     }
 
     /// One whose journals are kept in the cluster itself.

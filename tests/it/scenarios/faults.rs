@@ -82,6 +82,36 @@ cluster_test!(of_two_runs_started_at_once_one_moves_the_claim, async |w: &World|
     shop.has_moved().await;
 });
 
+cluster_test!(of_two_runs_on_one_workload_the_second_does_not_take_it_for_a_stopped_one, async |w: &World| {
+    let (from, to) = (w.class("slow").await, w.class("fast").await);
+    for claim in ["data", "more"] {
+        w.claim(claim, &from, "64Mi", &["ReadWriteOnce"]).await;
+    }
+    w.exercise_deployment("web", 1, &[("data", "data"), ("more", "more")], opts()).await;
+    let shop = open(w, from, to).await;
+    let claim = |name: &str| format!("{}/{name}", w.ns);
+    // The other one has looked, and sees nothing of what comes then.
+    let mut other = shop.start(&["--pvc", &claim("more")]);
+    freeze_at(&mut other, |event| event["t"] == "done" && event["op"] == "preflight").await;
+    let waits = w.run_id();
+    let mut one = shop.start(&["--pvc", &claim("data")]);
+    freeze_at(&mut one, |event| is(event, "done", ".stop")).await;
+    let run = w.run_id();
+    let refused = w.pvmigrate(&shop.args(&["--pvc", &claim("more")])).await.exits(3);
+    refused.says(&run).says("in its hands").says("nothing was changed").done();
+    thaw(&other);
+    let stopped = other.wait().await.exits(5);
+    stopped.says("Deployment").says(&format!("in the hands of run {run}")).says("pvmigrate resume").done();
+    thaw(&one);
+    one.wait().await.succeeds().done();
+    w.pvmigrate(&["resume", &waits]).await.succeeds().done();
+    for claim in ["data", "more"] {
+        assert_eq!(w.get("pvc", claim).await["spec"]["storageClassName"], shop.to.as_str());
+    }
+    shop.runs(1).await;
+    assert_eq!(w.leftovers().await, Vec::<String>::new());
+});
+
 cluster_test!(a_thief_never_gets_a_volume_of_the_swap, async |w: &World| {
     // Classes without a provisioner, bound at once: a claim that finds no volume waits for the first that comes free.
     let (from, to) = (format!("{}-from", w.ns), format!("{}-to", w.ns));

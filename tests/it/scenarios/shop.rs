@@ -78,7 +78,7 @@ impl Shop<'_> {
         self.runs(1).await;
     }
 
-    async fn runs(&self, replicas: u32) {
+    pub async fn runs(&self, replicas: u32) {
         assert_eq!(self.w.get("Deployment", "web").await["spec"]["replicas"], replicas);
         self.w.ready("Deployment", "web").await;
         self.w.still_intact().await;
