@@ -56,6 +56,9 @@ struct CopyArgs {
     /// Empty TARGET if SOURCE is empty, which is refused otherwise
     #[arg(long)]
     allow_empty: bool,
+    /// Threads of the native engine [default: as many as make it faster, at most 64]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    workers: Option<u16>,
     /// native: this program; rsync: the rsync of the image or machine
     #[arg(long, default_value = "native")]
     engine: EngineArg,
@@ -75,6 +78,9 @@ struct VerifyArgs {
     /// For --mode changed: a time before which all content was verified
     #[arg(long, value_name = "RFC3339")]
     since: Option<Timestamp>,
+    /// Threads [default: as many as make it faster, at most 64]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    workers: Option<u16>,
     #[command(flatten)]
     last_words: LastWords,
 }
@@ -168,7 +174,8 @@ fn run_copy(args: CopyArgs, stop: &Stop) -> u8 {
         EngineArg::Rsync => copy::Engine::Rsync(rsync::PROGRAM.into()),
     };
     let CopyArgs { source, target, since, since_end, allow_empty, .. } = args;
-    let job = copy::Job { source, target, pass, since, since_end, allow_empty, engine };
+    let workers = args.workers.map(usize::from);
+    let job = copy::Job { source, target, pass, since, since_end, allow_empty, engine, workers };
     let report = copy::copy(&job, stop, &mut |line| print(&line.to_json()));
     if !report.ok {
         talk(&format!("agent: {}", report.meaning));
@@ -184,7 +191,7 @@ fn run_verify(args: VerifyArgs, stop: &Stop) -> u8 {
         ModeArg::Metadata => Mode::Metadata,
     };
     let VerifyArgs { source, target, since, .. } = args;
-    let job = verify::Job { source, target, mode, since, threads: verify::default_threads() };
+    let job = verify::Job { source, target, mode, since, workers: args.workers.map(usize::from) };
     let report = verify::verify(&job, stop, &mut |line| print(&line.to_json()));
     if !report.ok {
         let first = report.messages.first().map_or(String::new(), |first| format!(", {first}"));
@@ -281,6 +288,8 @@ mod tests {
             (&format!("copy /src /dst --pass hot --since {since} --since-end {since}"), true),
             (&format!("copy /src /dst --pass hot --since-end {since}"), false),
             ("copy /src /dst --pass hot --allow-empty", true),
+            ("copy /src /dst --pass hot --workers 64", true),
+            ("copy /src /dst --pass hot --workers 0", false),
             ("copy /src /dst --pass hot --engine cp", false),
             ("copy /src /dst", false),
             ("copy /src --pass hot", false),

@@ -46,6 +46,12 @@ impl Clock {
         Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
     }
 
+    /// How long the processors worked for this process.
+    pub fn of_this_process(self) -> Duration {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+    }
+
     pub fn deadline(self, timeout: Duration) -> Deadline {
         Deadline { at: self.monotonic() + timeout, timeout }
     }

@@ -39,6 +39,8 @@ pub struct Job {
     /// True if an empty source is meant, and empties the target too.
     pub allow_empty: bool,
     pub engine: Engine,
+    /// How many threads the native engine uses; as many as make it faster if nothing is said.
+    pub workers: Option<usize>,
 }
 
 /// Who moves the bytes.
@@ -106,30 +108,33 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
     report.started_at = stamp(started);
     rustix::fs::syncfs(source.fd()).map_err(|e| Failure::system("flushing the source", &e.into()))?;
 
-    ticker.phase(Phase::Scan);
     let trust = trust(job, &source, started, report);
-    let with_list = job.engine != Engine::Native;
-    let scan = scan::scan(&source, &target, job.pass, trust, with_list, stop, &mut |scan| ticker.scanned(scan))?;
-    (report.files_total, report.bytes_total) = (scan.files, scan.bytes);
-    if scan.entries <= 1 && scan.held.inodes > 1 && !job.allow_empty {
-        return Err(Failure::new(FailKind::Other, native::SUDDENLY_EMPTY));
+    // Our own engine finds out on its way what a pass after a good one has to know; the first one is told its end ahead,
+    // and refused if it cannot have one.
+    let mut list = None;
+    if job.engine != Engine::Native || job.since.is_none() {
+        ticker.phase(Phase::Scan);
+        let with_list = job.engine != Engine::Native;
+        let see = &mut |scan: &Scan| ticker.scanned(scan);
+        let scan = scan::scan(&source, &target, job.pass, trust, with_list, job.workers, stop, see)?;
+        (report.files_total, report.bytes_total) = (scan.files, scan.bytes);
+        if scan.entries <= 1 && scan.held.inodes > 1 && !job.allow_empty {
+            return Err(Failure::new(FailKind::Other, native::SUDDENLY_EMPTY));
+        }
+        scan::fits(scan.need, scan.held, free(&target)?)?;
+        if with_list {
+            note_whiteouts(scan.whiteouts, report);
+            report.reread = scan.suspects;
+        }
+        list = scan.list;
     }
-    scan::fits(scan.need, scan.held, free(&target)?)?;
     twins::refuse(&source, &target)?;
-    if scan.whiteouts > 0 && !sees_trusted(&std::fs::read_to_string("/proc/self/status").unwrap_or_default()) {
-        report.messages.push(format!(
-            "{} character devices 0:0, as layers of overlay file systems have them: what their `trusted.` attributes \
-             say is seen and copied only with the capability SYS_ADMIN",
-            scan.whiteouts
-        ));
-    }
 
-    report.reread = scan.suspects;
     match &job.engine {
         Engine::Native => {
             ticker.phase(Phase::Copy);
-            let (pass, allow_empty) = (job.pass, job.allow_empty);
-            let pass = native::Job { source: &source, target: &target, pass, trust, allow_empty };
+            let (pass, allow_empty, workers) = (job.pass, job.allow_empty, job.workers);
+            let pass = native::Job { source: &source, target: &target, pass, trust, allow_empty, workers };
             run_native(&pass, stop, ticker, report)?;
         }
         Engine::Rsync(program) => {
@@ -138,7 +143,7 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
                 tree::lost_found_is_data(root).map_err(|e| Failure::system("looking into lost+found", &e))
             };
             let lost_found = is_data(&source)? || is_data(&target)?;
-            if let Some(list) = scan.list.filter(|list| !list.is_empty()) {
+            if let Some(list) = list.filter(|list| !list.is_empty()) {
                 ticker.phase(Phase::Reread);
                 run_rsync(job, program, Run::Listed, lost_found, &list, stop, ticker, report)?;
             }
@@ -188,6 +193,11 @@ fn run_native(
     report.files_copied = native::get(&outcome.files_copied);
     report.bytes_copied = native::get(&outcome.bytes_copied);
     report.files_deleted = native::get(&outcome.deleted);
+    report.reread = native::get(&outcome.reread);
+    if report.files_total == 0 {
+        (report.files_total, report.bytes_total) = (native::get(&outcome.files), native::get(&outcome.bytes_found));
+    }
+    note_whiteouts(native::get(&outcome.whiteouts), report);
     let room = MESSAGES_MAX.saturating_sub(report.messages.len());
     report.messages.extend(outcome.messages().into_iter().take(room));
     if let Some(failure) = outcome.failure() {
@@ -199,6 +209,15 @@ fn run_native(
         note_vanished(report);
     }
     Ok(())
+}
+
+fn note_whiteouts(whiteouts: u64, report: &mut CopyReport) {
+    if whiteouts > 0 && !sees_trusted(&std::fs::read_to_string("/proc/self/status").unwrap_or_default()) {
+        report.messages.push(format!(
+            "{whiteouts} character devices 0:0, as layers of overlay file systems have them: what their `trusted.` \
+             attributes say is seen and copied only with the capability SYS_ADMIN",
+        ));
+    }
 }
 
 fn note_vanished(report: &mut CopyReport) {
@@ -258,6 +277,8 @@ struct Ticker<'a> {
     now: Progress,
     phase_began: Instant,
     told: Instant,
+    /// The totals are known.
+    is_counted: bool,
 }
 
 impl<'a> Ticker<'a> {
@@ -272,7 +293,7 @@ impl<'a> Ticker<'a> {
             rate_bytes_s: 0,
             eta_s: None,
         };
-        Ticker { emit, now, phase_began: Clock.monotonic(), told: Clock.monotonic() }
+        Ticker { emit, now, phase_began: Clock.monotonic(), told: Clock.monotonic(), is_counted: false }
     }
 
     fn phase(&mut self, phase: Phase) {
@@ -282,17 +303,22 @@ impl<'a> Ticker<'a> {
     }
 
     fn scanned(&mut self, scan: &Scan) {
+        self.is_counted = true;
         (self.now.files, self.now.files_total, self.now.bytes_total) = (scan.entries, scan.entries, scan.bytes);
         self.tick();
     }
 
     fn transferred(&mut self, transfer: Transfer) {
         self.now.bytes = transfer.bytes;
-        self.now.files = transfer.entries.map_or(self.now.files, |(done, _)| done);
+        let (done, found) = transfer.entries.unwrap_or((self.now.files, self.now.files_total));
+        self.now.files = done;
         let seconds = self.phase_began.elapsed().as_secs_f64();
         self.now.rate_bytes_s = (transfer.bytes as f64 / seconds.max(0.001)) as u64;
-        // The first moments foretell nothing.
-        self.now.eta_s = if seconds < 1.0 { None } else { eta(&self.now, seconds) };
+        // The first moments foretell nothing, nor does what was found so far.
+        self.now.eta_s = if seconds < 1.0 || !self.is_counted { None } else { eta(&self.now, seconds) };
+        if !self.is_counted {
+            self.now.files_total = found;
+        }
         self.tick();
     }
 

@@ -5,54 +5,23 @@
 
 use super::tree::{Node, shown};
 use rustix::fs::FileType;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry as Slot;
-use std::sync::Arc;
 
 /// The content of one side.
 #[derive(Debug)]
 pub enum Content {
-    /// No regular file, or no content compared.
+    /// No regular file, no content compared, or that of a hard-linked inode, which is compared by `groups`.
     None,
     /// Not changed since it was last verified, and not read.
     Reused,
-    /// To be read.
-    Wanted,
-    Hash {
-        digest: blake3::Hash,
-        bytes: u64,
-    },
-    Failed(std::io::Error),
+    Hash(blake3::Hash),
+    Failed,
 }
 
 /// One name; index 0 is the source, 1 the target.
-pub struct Entry {
-    pub path: Vec<u8>,
-    pub nodes: [Option<Node>; 2],
-    /// The first name of the same inode, if this is a later one.
-    pub firsts: [Option<Arc<[u8]>>; 2],
+pub struct Entry<'a> {
+    pub path: &'a [u8],
+    pub nodes: [Option<&'a Node>; 2],
     pub contents: [Content; 2],
-}
-
-/// The first names of the hard-linked inodes of one side.
-#[derive(Default)]
-pub struct Links(HashMap<(u64, u64), Arc<[u8]>>);
-
-impl Links {
-    /// The first name of the node's inode; None if it is this one. Two trees have the same partition of names into
-    /// inodes exactly if this is equal for every name.
-    pub fn first(&mut self, node: &Node, path: &[u8]) -> Option<Arc<[u8]>> {
-        if node.nlink < 2 || node.kind == FileType::Directory {
-            return None;
-        }
-        match self.0.entry((node.dev, node.ino)) {
-            Slot::Occupied(first) => Some(first.get().clone()),
-            Slot::Vacant(slot) => {
-                slot.insert(path.into());
-                None
-            }
-        }
-    }
 }
 
 /// Size counts for what has content, not for directories: theirs is the file system's own business.
@@ -87,13 +56,13 @@ fn kind(node: &Node) -> (u8, &'static str) {
 }
 
 /// Tells every difference as what, source's value, target's value.
-pub fn compare(entry: &Entry, tell: &mut dyn FnMut(String, String, String)) {
+pub fn compare(entry: &Entry<'_>, tell: &mut dyn FnMut(String, String, String)) {
     let mut differ = |what: &str, source: String, target: String| {
         if source != target {
             tell(what.to_owned(), source, target);
         }
     };
-    let (source, target) = match &entry.nodes {
+    let (source, target) = match entry.nodes {
         [Some(source), Some(target)] => (source, target),
         [Some(source), None] => return differ("missing", kind(source).1.into(), "absent".into()),
         [None, Some(target)] => return differ("extra", "absent".into(), kind(target).1.into()),
@@ -120,13 +89,8 @@ pub fn compare(entry: &Entry, tell: &mut dyn FnMut(String, String, String)) {
     ] {
         differ(what, source, target);
     }
-    let first = |first: &Option<Arc<[u8]>>| match first {
-        Some(first) => format!("linked to {}", shown(first)),
-        None => "its own or the first name".to_owned(),
-    };
-    differ("hard link", first(&entry.firsts[0]), first(&entry.firsts[1]));
     compare_xattrs(source, target, &mut differ);
-    if let [Content::Hash { digest: source, .. }, Content::Hash { digest: target, .. }] = &entry.contents {
+    if let [Content::Hash(source), Content::Hash(target)] = &entry.contents {
         differ("content", source.to_hex().to_string(), target.to_hex().to_string());
     }
 }
@@ -153,14 +117,16 @@ fn seconds(time: i128) -> String {
     format!("{}.{:09}", time.div_euclid(1_000_000_000), time.rem_euclid(1_000_000_000))
 }
 
-/// Adds one side of the entry to that side's digest. Every part has a fixed length or its length before it.
-pub fn digest(hasher: &mut blake3::Hasher, entry: &Entry, side: usize) {
-    let Some(node) = &entry.nodes[side] else { return };
+/// What one side of the entry adds to that side's digest. Every part has a fixed length or its length before it.
+pub fn digest(entry: &Entry<'_>, side: usize) -> Option<blake3::Hasher> {
+    let node = entry.nodes[side]?;
+    let mut hasher = blake3::Hasher::new();
     let mut part = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes());
         hasher.update(bytes);
     };
-    part(&entry.path);
+    part(b"entry");
+    part(entry.path);
     part(&[kind(node).0]);
     part(&mode(node).unwrap_or(0).to_le_bytes());
     part(&node.uid.to_le_bytes());
@@ -169,7 +135,6 @@ pub fn digest(hasher: &mut blake3::Hasher, entry: &Entry, side: usize) {
     part(&mtime(node).unwrap_or(0).to_le_bytes());
     part(&device(node).unwrap_or(0).to_le_bytes());
     part(&node.link);
-    part(entry.firsts[side].as_deref().unwrap_or_default());
     part(&(node.xattrs.len() as u64).to_le_bytes());
     for (name, value) in &node.xattrs {
         part(name);
@@ -178,7 +143,8 @@ pub fn digest(hasher: &mut blake3::Hasher, entry: &Entry, side: usize) {
     match &entry.contents[side] {
         Content::None => part(b"none"),
         Content::Reused => part(b"reused"),
-        Content::Hash { digest, .. } => part(digest.as_bytes()),
-        Content::Wanted | Content::Failed(_) => part(b"unreadable"),
+        Content::Hash(digest) => part(digest.as_bytes()),
+        Content::Failed => part(b"unreadable"),
     }
+    Some(hasher)
 }

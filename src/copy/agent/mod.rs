@@ -7,9 +7,11 @@
 
 mod child;
 pub mod copy;
+mod crew;
 mod entry;
 pub mod exercise;
 mod file_system;
+mod groups;
 mod hash;
 pub mod native;
 mod pages;
@@ -22,11 +24,13 @@ pub mod rsync;
 mod scan;
 mod slots;
 pub mod stop;
+mod sum;
 #[cfg(test)]
 #[expect(clippy::print_stdout, reason = "a test says what this machine cannot do")]
 mod torture;
 pub mod tree;
 mod trust;
+mod tune;
 mod twins;
 pub mod verify;
 

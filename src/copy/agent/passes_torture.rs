@@ -1,6 +1,6 @@
 //! What may happen between two passes and during one, with each engine; where only `native` is asked, it says why.
 
-use super::copy::{Engine, copy};
+use super::copy::{Engine, Job, copy};
 use super::native;
 use super::stop::Stop;
 use super::torture::{Bench, attribute, benches, kept, mode, node, only_as_root, raw, set_mtime, torture, with_rsync};
@@ -392,7 +392,8 @@ fn a_file_that_changes_between_two_of_its_names_is_an_error_of_a_final_pass_only
                 while !bench.target("b0").exists() {}
                 mode(&bench.source("a"), 0o600);
             });
-            bench.pass(pass, None)
+            // So that they come one after the other.
+            copy(&Job { workers: Some(1), ..bench.job(pass, None) }, &Stop::new(), &mut |_| {})
         });
         assert_eq!(report.ok, ok, "{report:?}");
         assert!(ok || report.kind == Some(FailKind::Vanished), "{report:?}");
@@ -439,7 +440,8 @@ fn roots(bench: &Bench) -> [Root; 2] {
 /// A final pass that trusts times as it is told to; how many files it copied.
 fn native_pass(bench: &Bench, trust: Trust) -> u64 {
     let ([source, target], stop) = (roots(bench), Stop::new());
-    let job = native::Job { source: &source, target: &target, pass: Pass::Final, trust, allow_empty: false };
+    let job =
+        native::Job { source: &source, target: &target, pass: Pass::Final, trust, allow_empty: false, workers: None };
     let outcome = native::run(&job, &stop, &mut |_| {});
     assert!(outcome.failure().is_none());
     native::get(&outcome.files_copied)
@@ -485,7 +487,7 @@ fn a_directory_that_took_the_place_of_another_is_read() {
     kept(&bench.target("still/next/deep/file"), |path| fs::write(path, "wrong").unwrap());
 
     let ([source, target], trust) = (roots(&bench), Trust::from(from, i128::MAX));
-    let scan = super::scan::scan(&source, &target, Pass::Final, trust, true, &Stop::new(), &mut |_| {}).unwrap();
+    let scan = super::scan::scan(&source, &target, Pass::Final, trust, true, None, &Stop::new(), &mut |_| {}).unwrap();
     assert_eq!(scan.list.unwrap(), b"./releases/current/deep/file\0", "and so with rsync");
     assert_eq!(native_pass(&bench, trust), 2, "one of them under a new name");
     assert_eq!(fs::read_to_string(bench.target("releases/current/deep/file")).unwrap(), "other");
@@ -508,7 +510,7 @@ fn a_file_that_was_touched_after_the_last_good_pass_is_read() {
     kept(&bench.target("torn"), |path| fs::write(path, [0; 5]).unwrap());
 
     let ([source, target], trust) = (roots(&bench), Trust::from(i128::MAX, from));
-    let scan = super::scan::scan(&source, &target, Pass::Final, trust, true, &Stop::new(), &mut |_| {}).unwrap();
+    let scan = super::scan::scan(&source, &target, Pass::Final, trust, true, None, &Stop::new(), &mut |_| {}).unwrap();
     assert_eq!(scan.list.unwrap(), b"./torn\0", "and so with rsync");
     assert_eq!(native_pass(&bench, trust), 1);
     assert_eq!(fs::read_to_string(bench.target("torn")).unwrap(), "right");

@@ -8,11 +8,13 @@ use super::Failure;
 use super::stop::Stop;
 use super::tree::{self, Detail, Node, Pair, Root, Seen, Side};
 use super::trust::Trust;
+use super::tune::Tuner;
 use crate::copy::report::{FailKind, Pass};
 use crate::words::size::human_bytes;
 use rustix::fs::FileType;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
+use std::sync::{Mutex, PoisonError};
 
 /// What was found.
 #[derive(Default)]
@@ -55,18 +57,26 @@ pub fn scan(
     pass: Pass,
     trust: Trust,
     with_list: bool,
+    workers: Option<usize>,
     stop: &Stop,
     see: &mut dyn FnMut(&Scan),
 ) -> Result<Scan, Failure> {
-    let mut scan = Scan { list: with_list.then(Vec::new), ..Scan::default() };
-    let mut linked = (HashSet::new(), HashSet::new());
-    let mut failure = None;
+    let linked = (HashSet::new(), HashSet::new());
+    let shared = Mutex::new((Scan { list: with_list.then(Vec::new), ..Scan::default() }, linked, None));
+    let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
     // When nobody writes any more, what a network file system remembers is not good enough.
     let detail = if pass == Pass::Final { Detail::Now } else { Detail::Stat };
-    tree::walk(source, target, detail, &mut |seen| {
+    let mut look = || {
+        let now = lock();
+        see(&now.0);
+        now.0.entries as f64
+    };
+    let add = |seen| {
+        let mut shared = lock();
+        let (scan, linked, failure) = &mut *shared;
         let outcome = match seen {
             _ if stop.requested().is_some() => Err(Failure::interrupted(stop.requested().unwrap_or_default())),
-            Seen::Pair(pair) => scan.add(&pair, source, target, trust, &mut linked),
+            Seen::Pair(pair) => scan.add(&pair, source, target, trust, linked),
             // Not the root: everything would pass for gone with it.
             Seen::Trouble { side: Side::Source, error, path, .. }
                 if pass == Pass::Hot && error.kind() == std::io::ErrorKind::NotFound && !path.is_empty() =>
@@ -79,15 +89,17 @@ pub fn scan(
                 Err(Failure::system(format!("{doing} {} in the {side}", tree::shown(&path)), &error))
             }
         };
-        see(&scan);
         match outcome {
             Ok(()) => ControlFlow::Continue(()),
             Err(error) => {
-                failure = Some(error);
+                // The first one is told.
+                failure.get_or_insert(error);
                 ControlFlow::Break(())
             }
         }
-    });
+    };
+    tree::walk([source, target], detail, &mut Tuner::new(workers), &add, &mut look);
+    let (scan, _, failure) = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
     failure.map_or(Ok(scan), Err)
 }
 

@@ -63,7 +63,7 @@ impl Bench {
         let [since, since_end] = [since.map(|report| &report.started_at), since.map(|report| &report.ended_at)]
             .map(|time| time.map(|time| time.parse().unwrap()));
         let (source, target, engine) = (self.source(""), self.target(""), self.engine.clone());
-        Job { source, target, pass, since, since_end, allow_empty: false, engine }
+        Job { source, target, pass, since, since_end, allow_empty: false, engine, workers: None }
     }
 
     pub(super) fn pass(&self, pass: Pass, since: Option<&CopyReport>) -> CopyReport {
@@ -81,7 +81,7 @@ impl Bench {
     }
 
     pub(super) fn verify(&self, mode: Mode, since: Option<Timestamp>) -> VerifyReport {
-        let job = verify::Job { source: self.source(""), target: self.target(""), mode, since, threads: 3 };
+        let job = verify::Job { source: self.source(""), target: self.target(""), mode, since, workers: Some(3) };
         verify::verify(&job, &Stop::new(), &mut |_| {})
     }
 
@@ -234,7 +234,9 @@ fn a_tree_of_everything_arrives_whole() {
 
         // Again, with everything suspect: it was all written within the slack.
         let last = bench.good(Pass::Final, Some(&hot));
-        assert!(last.reread == last.files_total && last.files_copied == 0 && last.files_deleted == 0, "{last:?}");
+        // Ours reads an inode once, whatever its names are.
+        let read = if bench.is_native() { last.files_total - 3 } else { last.files_total };
+        assert!(last.reread == read && last.files_copied == 0 && last.files_deleted == 0, "{last:?}");
         bench.equal();
         assert_eq!(bench.differences(Mode::Metadata, None), [""; 0]);
     }
@@ -350,7 +352,8 @@ fn a_source_that_is_suddenly_empty_empties_nothing() {
             assert!(report.meaning.contains("the source is empty"), "{report:?}");
             // As if it had been emptied after the scan.
             let [from, to] = [bench.source(""), bench.target("")].map(|path| tree::Root::open(&path).unwrap());
-            let job = native::Job { source: &from, target: &to, pass, trust: Trust::NONE, allow_empty: false };
+            let job =
+                native::Job { source: &from, target: &to, pass, trust: Trust::NONE, allow_empty: false, workers: None };
             let failure = native::run(&job, &Stop::new(), &mut |_| {}).failure().unwrap();
             assert!(!failure.retryable && failure.meaning == report.meaning, "{failure:?}");
             assert!(bench.target("file").exists());
@@ -437,7 +440,7 @@ fn what_is_mounted_within_is_neither_passed_over_nor_touched() {
             let [source, target] = [&job.source, &job.target].map(|path| tree::Root::open(path).unwrap());
             let stop = Stop::new();
             let (pass, trust) = (job.pass, Trust::NONE);
-            let job = native::Job { source: &source, target: &target, pass, trust, allow_empty: false };
+            let job = native::Job { source: &source, target: &target, pass, trust, allow_empty: false, workers: None };
             let outcome = native::run(&job, &stop, &mut |_| {});
             let failure = bench.is_native().then(|| outcome.failure().unwrap());
             assert!(run("umount", &[&place]));
@@ -630,7 +633,7 @@ fn a_request_to_stop_ends_both_with_a_report() {
         let report = bench.stopped_pass(Pass::Hot, None, &stop);
         assert_eq!((report.ok, report.kind), (false, Some(FailKind::Interrupted)));
         let (source, target) = (bench.source(""), bench.target(""));
-        let job = verify::Job { source, target, mode: Mode::Full, since: None, threads: 0 };
+        let job = verify::Job { source, target, mode: Mode::Full, since: None, workers: None };
         assert_eq!(verify::verify(&job, &stop, &mut |_| {}).kind, Some(FailKind::Interrupted));
     }
 }

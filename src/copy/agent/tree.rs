@@ -3,19 +3,22 @@
 //! Not a comparison: it shows what is there on each side under one name. Called by `scan` and `verify`; `native`, which
 //! changes the target as it goes, walks by itself with the same parts.
 //! What must stay true: no symbolic link is followed, no FIFO or device is opened, nothing that is mounted into a tree is
-//! entered or passes for a part of it, a list of names is whole, an empty `lost+found` of the root is invisible; memory grows with the largest directory, not with the tree; the order is
-//! the same for equal trees (a directory's entries by name, then its sub-directories in that order).
+//! entered or passes for a part of it, a list of names is whole, an empty `lost+found` of the root is invisible; memory
+//! grows with the largest directory, not with the tree.
 
+use super::crew::{self, Crew};
 use super::trust::{self, ALWAYS};
+use super::tune::Tuner;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, Stat, Statx, StatxAttributes, StatxFlags, StatxTimestamp,
 };
 use rustix::io::Errno;
 use std::fmt::Write as _;
 use std::io;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Made by mkfs, empty, in the root of ext file systems: so it belongs to the file system. With anything in it, it is
@@ -191,67 +194,135 @@ pub(super) fn open_unseen(root: &Root, path: &[u8], more: OFlags) -> io::Result<
     }
 }
 
-/// Walks both trees and shows every name once. Ends early when `see` says so.
-pub fn walk(source: &Root, target: &Root, detail: Detail, see: &mut dyn FnMut(Seen) -> ControlFlow<()>) {
-    let _stopped = walk_inner(source, target, detail, see);
+/// Walks both trees with several threads and shows every name once, in no order. Ends early when `see` says so, which is
+/// called by all of them; `look` is called by this one every now and then, and says how much was seen.
+pub fn walk(
+    sides: [&Root; 2],
+    detail: Detail,
+    tuner: &mut Tuner,
+    see: &(dyn Fn(Seen) -> ControlFlow<()> + Sync),
+    look: &mut dyn FnMut() -> f64,
+) {
+    let together = Together { sides, detail, see, is_over: AtomicBool::new(false) };
+    crew::run(Part::Root, tuner, || (), |crew, (), part| together.part(crew, part), look);
 }
 
-fn walk_inner(
-    source: &Root,
-    target: &Root,
-    detail: Detail,
-    see: &mut dyn FnMut(Seen) -> ControlFlow<()>,
-) -> ControlFlow<()> {
-    let read_root = |root: &Root| node(&root.fd, b".", detail);
-    let sides = [(Side::Source, read_root(source)), (Side::Target, read_root(target))];
-    let (s, t) = both(Vec::new(), sides, see)?;
-    let root = Step { path: Vec::new(), here: [true, true], ctime: ctime(&s), arrived: ALWAYS };
-    see(Seen::Pair(Pair { path: Vec::new(), source: s, target: t, arrived: ALWAYS }))?;
+/// So many names of a directory are one task.
+const NAMES_AT_ONCE: usize = 64;
 
-    let mut stack = vec![root];
-    while let Some(Step { path, here: [in_source, in_target], ctime: above, arrived }) = stack.pop() {
-        let mut open = |root: &Root, side, wanted: bool| match wanted.then(|| list(root, &path)).transpose() {
-            Ok(listed) => ControlFlow::Continue(Ok(listed)),
-            Err(error) => {
-                see(Seen::Trouble { side, path: path.clone(), doing: "listing", error })?;
-                ControlFlow::Continue(Err(()))
-            }
+struct Together<'a> {
+    sides: [&'a Root; 2],
+    detail: Detail,
+    see: &'a (dyn Fn(Seen) -> ControlFlow<()> + Sync),
+    is_over: AtomicBool,
+}
+
+enum Part {
+    Root,
+    Directory(Step),
+    Names(Arc<Listed>, Range<usize>),
+}
+
+/// A directory that was listed: each name once, as side by side.
+struct Listed {
+    step: Step,
+    open: [Option<OwnedFd>; 2],
+    names: [Names; 2],
+    /// Where a name is in either.
+    merged: Vec<[Option<u32>; 2]>,
+}
+
+impl Together<'_> {
+    fn part(&self, crew: &Crew<Part>, part: Part) {
+        if self.is_over.load(Ordering::Relaxed) {
+            return;
+        }
+        let flow = match part {
+            Part::Root => self.root(crew),
+            Part::Directory(step) => self.directory(crew, step),
+            Part::Names(listed, range) => self.names(crew, &listed, range),
         };
-        let (s, t) = (open(source, Side::Source, in_source)?, open(target, Side::Target, in_target)?);
-        let (Ok(s), Ok(t)) = (s, t) else { continue };
-        let (s_fd, s_names) = s.unzip();
-        let (t_fd, t_names) = t.unzip();
-        let first_child = stack.len();
-        for name in merge(s_names.unwrap_or_default(), t_names.unwrap_or_default()) {
-            let read = |fd: &Option<OwnedFd>, here: bool| match fd {
-                Some(fd) if here => node(fd, &name.bytes, detail),
-                _ => Ok(None),
-            };
-            let child = join(&path, &name.bytes);
-            let sides = [(Side::Source, read(&s_fd, name.in_source)), (Side::Target, read(&t_fd, name.in_target))];
-            let (s, t) = both(child.clone(), sides, see)?;
-            let mut enter = |node: &Option<Node>, root: &Root, side| {
-                let is_dir = node.as_ref().is_some_and(|n| n.kind == FileType::Directory);
-                let is_here = node.as_ref().is_none_or(|n| root.is_on_same(n));
-                if !is_here {
-                    let error = io::Error::other(OTHER_FILE_SYSTEM);
-                    see(Seen::Trouble { side, path: child.clone(), doing: "entering", error })?;
-                }
-                ControlFlow::Continue(is_dir && is_here)
-            };
-            let (down_s, down_t) = (enter(&s, source, Side::Source)?, enter(&t, target, Side::Target)?);
-            if down_s || down_t {
-                let ctime = ctime(&s);
-                let arrived = trust::arrived(arrived, [ctime, above]);
-                stack.push(Step { path: child.clone(), here: [down_s, down_t], ctime, arrived });
+        if flow.is_break() {
+            self.is_over.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn see(&self, seen: Seen) -> ControlFlow<()> {
+        (self.see)(seen)
+    }
+
+    fn root(&self, crew: &Crew<Part>) -> ControlFlow<()> {
+        let read = |side: usize| node(&self.sides[side].fd, b".", self.detail);
+        let (s, t) = both(Vec::new(), [(Side::Source, read(0)), (Side::Target, read(1))], &mut |seen| self.see(seen))?;
+        crew.later(Part::Directory(Step { path: Vec::new(), here: [true, true], ctime: ctime(&s), arrived: ALWAYS }));
+        self.see(Seen::Pair(Pair { path: Vec::new(), source: s, target: t, arrived: ALWAYS }))
+    }
+
+    fn directory(&self, crew: &Crew<Part>, step: Step) -> ControlFlow<()> {
+        let (mut open, mut names) = ([None, None], [Names::default(), Names::default()]);
+        for (n, side) in [Side::Source, Side::Target].into_iter().enumerate() {
+            if !step.here[n] {
+                continue;
             }
-            if s.is_some() || t.is_some() {
-                see(Seen::Pair(Pair { path: child, source: s, target: t, arrived }))?;
+            match list(self.sides[n], &step.path) {
+                Ok((fd, listed)) => (open[n], names[n]) = (Some(fd), listed),
+                Err(error) => {
+                    return self.see(Seen::Trouble { side, path: step.path, doing: "listing", error });
+                }
             }
         }
-        stack[first_child..].reverse();
+        let mut next = [0, 0];
+        let merged: Vec<_> = merge(&names[0], &names[1])
+            .map(|name| {
+                let mut place = |n: usize, here: bool| {
+                    next[n] += u32::from(here);
+                    here.then(|| next[n] - 1)
+                };
+                [place(0, name.in_source), place(1, name.in_target)]
+            })
+            .collect();
+        let all = merged.len();
+        let listed = Arc::new(Listed { step, open, names, merged });
+        if all <= NAMES_AT_ONCE {
+            return self.names(crew, &listed, 0..all);
+        }
+        let parts = (0..all).step_by(NAMES_AT_ONCE).map(|from| from..(from + NAMES_AT_ONCE).min(all));
+        crew.urgent(parts.map(|range| Part::Names(listed.clone(), range)));
+        ControlFlow::Continue(())
     }
-    ControlFlow::Continue(())
+
+    fn names(&self, crew: &Crew<Part>, listed: &Listed, range: Range<usize>) -> ControlFlow<()> {
+        let Listed { step, open, names, merged } = listed;
+        for places in &merged[range] {
+            let name = |n: usize| places[n].map(|place| names[n].get(place as usize));
+            let child = join(&step.path, name(0).or(name(1)).unwrap_or_default());
+            let read = |n: usize| match (&open[n], name(n)) {
+                (Some(fd), Some(name)) => node(fd, name, self.detail),
+                _ => Ok(None),
+            };
+            let (s, t) =
+                both(child.clone(), [(Side::Source, read(0)), (Side::Target, read(1))], &mut |seen| self.see(seen))?;
+            let mut here = [false, false];
+            for (n, (side, node)) in [(Side::Source, &s), (Side::Target, &t)].into_iter().enumerate() {
+                let Some(node) = node else { continue };
+                here[n] = node.kind == FileType::Directory;
+                if !self.sides[n].is_on_same(node) {
+                    here[n] = false;
+                    let error = io::Error::other(OTHER_FILE_SYSTEM);
+                    self.see(Seen::Trouble { side, path: child.clone(), doing: "entering", error })?;
+                }
+            }
+            if here != [false, false] {
+                let ctime = ctime(&s);
+                let arrived = trust::arrived(step.arrived, [ctime, step.ctime]);
+                crew.later(Part::Directory(Step { path: child.clone(), here, ctime, arrived }));
+            }
+            if s.is_some() || t.is_some() {
+                self.see(Seen::Pair(Pair { path: child, source: s, target: t, arrived: step.arrived }))?;
+            }
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// A directory that is still to be looked into.
@@ -288,22 +359,68 @@ fn both(
 }
 
 /// Opens a directory and reads its names, sorted.
-pub(super) fn list(root: &Root, path: &[u8]) -> io::Result<(OwnedFd, Vec<Vec<u8>>)> {
+pub(super) fn list(root: &Root, path: &[u8]) -> io::Result<(OwnedFd, Names)> {
     let fd = open_unseen(root, path, OFlags::DIRECTORY)?;
     let names = names(root, path, &fd)?;
     Ok((fd, names))
 }
 
 /// The names in the directory at `path` that was opened just now, sorted.
-pub(super) fn names(root: &Root, path: &[u8], fd: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
+pub(super) fn names(root: &Root, path: &[u8], fd: &OwnedFd) -> io::Result<Names> {
     let mut names = all_names(fd)?;
+    let lost_found = names.iter().position(|name| name == LOST_FOUND);
     if path.is_empty()
-        && let Some(at) = names.iter().position(|name| name == LOST_FOUND)
+        && let Some(at) = lost_found
         && is_of_the_file_system(root)?
     {
-        names.remove(at);
+        names.at.remove(at);
     }
     Ok(names)
+}
+
+/// The names in a directory, sorted and packed: a million of them take little more room than their letters.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    letters: Vec<u8>,
+    /// Where each begins, and its length.
+    at: Vec<(u32, u16)>,
+}
+
+impl Names {
+    pub fn len(&self) -> usize {
+        self.at.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.at.is_empty()
+    }
+
+    pub fn get(&self, n: usize) -> &[u8] {
+        self.cut(self.at[n])
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.at.iter().map(|at| self.cut(*at))
+    }
+
+    fn cut(&self, (start, length): (u32, u16)) -> &[u8] {
+        &self.letters[start as usize..][..usize::from(length)]
+    }
+
+    fn push(&mut self, name: &[u8]) -> io::Result<()> {
+        let too_many = |_| io::Error::other("more names than fit into memory");
+        let start = u32::try_from(self.letters.len()).map_err(too_many)?;
+        let length = u16::try_from(name.len()).map_err(too_many)?;
+        self.letters.extend_from_slice(name);
+        self.at.push((start, length));
+        Ok(())
+    }
+
+    fn sort(&mut self) {
+        let Names { letters, at } = self;
+        let cut = |(start, length): (u32, u16)| &letters[start as usize..][..usize::from(length)];
+        at.sort_unstable_by(|a, b| cut(*a).cmp(cut(*b)));
+    }
 }
 
 /// True if there is something named `lost+found` in the root that is shown like all else.
@@ -334,32 +451,32 @@ fn is_of_the_file_system(root: &Root) -> io::Result<bool> {
 
 /// All names, sorted. What the source does not have is deleted, so a list that broke off must not pass for a whole one:
 /// most libraries take ENOENT for the end of a directory.
-fn all_names(fd: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
-    let (mut names, mut buffer) = (Vec::new(), Vec::with_capacity(LISTED_AT_ONCE));
+fn all_names(fd: &OwnedFd) -> io::Result<Names> {
+    let (mut names, mut buffer) = (Names::default(), Vec::with_capacity(LISTED_AT_ONCE));
     let mut listing = RawDir::new(fd, buffer.spare_capacity_mut());
     while let Some(entry) = listing.next() {
         match entry {
             Ok(entry) if matches!(entry.file_name().to_bytes(), b"." | b"..") => {}
-            Ok(entry) => names.push(entry.file_name().to_bytes().to_vec()),
+            Ok(entry) => names.push(entry.file_name().to_bytes())?,
             Err(Errno::INTR) => {}
             // Only of a directory that was removed it is the truth.
             Err(Errno::NOENT) if rustix::fs::fstat(fd)?.st_nlink > 0 => return Err(Errno::IO.into()),
             Err(error) => return Err(error.into()),
         }
     }
-    names.sort_unstable();
+    names.sort();
     Ok(names)
 }
 
-pub(super) struct Name {
-    pub bytes: Vec<u8>,
+pub(super) struct Name<'a> {
+    pub bytes: &'a [u8],
     pub in_source: bool,
     pub in_target: bool,
 }
 
 /// Merges two sorted lists of names.
-pub(super) fn merge(source: Vec<Vec<u8>>, target: Vec<Vec<u8>>) -> impl Iterator<Item = Name> {
-    let (mut source, mut target) = (source.into_iter().peekable(), target.into_iter().peekable());
+pub(super) fn merge<'a>(source: &'a Names, target: &'a Names) -> impl Iterator<Item = Name<'a>> {
+    let (mut source, mut target) = (source.iter().peekable(), target.iter().peekable());
     std::iter::from_fn(move || {
         let (in_source, in_target) = match (source.peek(), target.peek()) {
             (Some(s), Some(t)) => (s <= t, t <= s),
@@ -381,6 +498,52 @@ pub(super) fn node(dir: &OwnedFd, name: &[u8], detail: Detail) -> io::Result<Opt
         (node.xattrs, node.has_foreign_xattrs) = xattrs(dir, name)?;
     }
     Ok(Some(node))
+}
+
+/// Attributes of what is open, as [`xattrs`] gives those of a name.
+pub(super) fn xattrs_of(fd: &OwnedFd) -> io::Result<(Xattrs, bool)> {
+    let mut names = Vec::new();
+    loop {
+        let room = match rustix::fs::flistxattr_query(fd) {
+            // Most files have none.
+            Ok(0) | Err(Errno::NOTSUP) => return Ok((Vec::new(), false)),
+            other => other?,
+        };
+        names.resize(room, 0);
+        match rustix::fs::flistxattr(fd, &mut names) {
+            Ok(length) => {
+                names.truncate(length);
+                break;
+            }
+            // More of them came meanwhile.
+            Err(Errno::RANGE) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let (mut found, mut foreign) = (Vec::new(), false);
+    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        if compared(name) {
+            found.push((name.to_vec(), xattr_of(fd, name)?));
+        } else {
+            foreign |= name != b"security.selinux";
+        }
+    }
+    found.sort_unstable();
+    Ok((found, foreign))
+}
+
+fn xattr_of(fd: &OwnedFd, name: &[u8]) -> io::Result<Vec<u8>> {
+    let mut value = vec![0; 256];
+    loop {
+        match rustix::fs::fgetxattr(fd, name, &mut value) {
+            Ok(length) => {
+                value.truncate(length);
+                return Ok(value);
+            }
+            Err(Errno::RANGE) => value.resize(rustix::fs::fgetxattr_query(fd, name)?.max(256), 0),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// What an open descriptor belongs to.
@@ -443,7 +606,7 @@ fn from_stat(stat: &Stat) -> Node {
     }
 }
 
-type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+pub(super) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Attributes of the entry itself, whatever its type. Sockets and links cannot be opened, so it goes through the
 /// open directory's own name in /proc, which no rename can redirect.
@@ -553,7 +716,8 @@ mod tests {
         for n in 0..3000 {
             fs::write(dir.path().join(format!("root/{n:0200}")), "").unwrap();
         }
-        assert_eq!(list(&root, b"").unwrap().1.len(), 3000);
+        let all = list(&root, b"").unwrap().1;
+        assert!(all.len() == 3000 && all.iter().is_sorted() && all.get(7).ends_with(b"0007"));
     }
 
     #[test]

@@ -2,13 +2,17 @@
 //!
 //! Not a repair and not part of the copier: it runs in a process of its own after the copier ended, and trusts
 //! nothing it said. Called by `cli::agent`. What must stay true: whatever cannot be read makes the verification fail;
-//! equal trees have equal digests; memory grows with the largest directory and the hard-linked files only.
+//! equal trees have equal digests, in whatever order they are walked; memory grows with the largest directory and the
+//! hard-linked files only.
 
-use super::entry::{self, Content, Entry, Links};
-use super::hash::{self, Work};
+use super::entry::{self, Content, Entry};
+use super::groups::{self, Groups};
+use super::hash;
 use super::stop::Stop;
+use super::sum::Sum;
 use super::tree::{self, Detail, Node, Root, Seen, Side};
 use super::trust::{ALWAYS, Trust};
+use super::tune::Tuner;
 use super::{Emit, Failure, file_system, open_both, stamp};
 use crate::copy::report::{
     DIFFERENCES_MAX, Difference, FailKind, Line, MESSAGES_MAX, Mode, Phase, Progress, VerifyReport,
@@ -18,10 +22,14 @@ use jiff::Timestamp;
 use rustix::fs::FileType;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How many entries are held at once; their files are hashed together.
-const BATCH: usize = 4096;
+/// From this size on both sides of a file are read at once.
+const LARGE: u64 = 32 << 20;
+/// A small file weighs as much as so many bytes of a large one.
+const BYTES_OF_A_FILE: f64 = 131_072.0;
 
 /// What to compare.
 #[derive(Clone, Debug)]
@@ -31,13 +39,8 @@ pub struct Job {
     pub mode: Mode,
     /// With [`Mode::Changed`]: when the full verification of what is not read now had been made.
     pub since: Option<Timestamp>,
-    /// How many files are read at once.
-    pub threads: usize,
-}
-
-/// As many readers as there are processors, at most four: more only make a disk seek.
-pub fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(2, |n| n.get().min(4))
+    /// How many threads; as many as make it faster if nothing is said.
+    pub workers: Option<usize>,
 }
 
 /// Compares. Always returns a report, and emits progress on the way.
@@ -79,46 +82,44 @@ fn steps(job: &Job, stop: &Stop, emit: Emit<'_>, report: &mut VerifyReport) -> R
     // The pass rule: what is stored after this flush moves a time to `source_read_at` or later, which is what a later
     // comparison is given as `since`.
     rustix::fs::syncfs(source.fd()).map_err(|e| Failure::system("flushing the source", &e.into()))?;
-    let mut comparison = Comparison {
+    let progress = Progress {
+        phase: Phase::Verify,
+        pass: None,
+        files: 0,
+        files_total: 0,
+        bytes: 0,
+        bytes_total: 0,
+        rate_bytes_s: 0,
+        eta_s: None,
+    };
+    let mut teller = Teller { emit, progress, began: Clock.monotonic(), told: Clock.monotonic() };
+    if job.mode == Mode::Full {
+        teller.count_ahead([&source, &target], job.workers, stop)?;
+    }
+    (teller.emit)(Line::Progress(teller.progress.clone()));
+    let comparison = Comparison {
         job,
         trust: trust(job, &source),
         stop,
         roots: [&source, &target],
-        report,
-        emit,
-        batch: Vec::new(),
-        links: Default::default(),
-        digests: Default::default(),
-        foreign: [0, 0],
-        progress: Progress {
-            phase: Phase::Verify,
-            pass: None,
-            files: 0,
-            files_total: 0,
-            bytes: 0,
-            bytes_total: 0,
-            rate_bytes_s: 0,
-            eta_s: None,
-        },
-        began: Clock.monotonic(),
-        told: Clock.monotonic(),
+        bytes: AtomicU64::new(0),
+        entries: AtomicU64::new(0),
+        found: Mutex::default(),
     };
-    if job.mode == Mode::Full {
-        comparison.count_ahead()?;
-    }
-    (comparison.emit)(Line::Progress(comparison.progress.clone()));
-    tree::walk(&source, &target, Detail::All, &mut |seen| {
+    let see = |seen| {
         match seen {
-            Seen::Pair(pair) => comparison.add(pair),
+            Seen::Pair(pair) => comparison.add(&pair),
             Seen::Trouble { side, path, doing, error } => comparison.trouble(side, &path, doing, &error),
         }
-        if comparison.batch.len() >= BATCH {
-            comparison.flush();
-        }
         if stop.requested().is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    comparison.flush();
-    comparison.close();
+    };
+    let mut look = || {
+        let (entries, bytes) = (comparison.entries.load(Ordering::Relaxed), comparison.bytes.load(Ordering::Relaxed));
+        teller.tell(entries, bytes);
+        entries as f64 + bytes as f64 / BYTES_OF_A_FILE
+    };
+    tree::walk([&source, &target], Detail::All, &mut Tuner::new(job.workers), &see, &mut look);
+    comparison.close(report);
     stop.requested().map_or(Ok(()), |signal| Err(Failure::interrupted(signal)))
 }
 
@@ -134,57 +135,122 @@ struct Comparison<'a> {
     trust: Trust,
     stop: &'a Stop,
     roots: [&'a Root; 2],
-    report: &'a mut VerifyReport,
-    emit: Emit<'a>,
-    batch: Vec<Entry>,
-    links: [Links; 2],
-    digests: [blake3::Hasher; 2],
+    /// Bytes that were read, and entries that were compared.
+    bytes: AtomicU64,
+    entries: AtomicU64,
+    found: Mutex<Found>,
+}
+
+/// What came of it so far.
+#[derive(Default)]
+struct Found {
+    files: u64,
+    bytes: u64,
+    hashed_files: u64,
+    kind: Option<FailKind>,
+    /// Each with its path as it is, to be put in order.
+    differences: Vec<(Vec<u8>, Difference)>,
+    differences_total: u64,
+    messages: Vec<String>,
+    groups: Groups,
+    sums: [Sum; 2],
     /// Entries of each side with attributes that are neither copied nor compared.
     foreign: [u64; 2],
-    progress: Progress,
-    began: Instant,
-    told: Instant,
 }
 
 impl Comparison<'_> {
-    /// A full verification takes long enough for its end to be foretold.
-    fn count_ahead(&mut self) -> Result<(), Failure> {
-        let (stop, totals) = (self.stop, &mut self.progress);
-        tree::walk(self.roots[0], self.roots[1], Detail::Stat, &mut |seen| {
-            if let Seen::Pair(pair) = seen {
-                totals.files_total += 1;
-                let files = [&pair.source, &pair.target].into_iter().flatten();
-                totals.bytes_total += files.filter(|n| n.kind == FileType::RegularFile).map(|n| n.size).sum::<u64>();
-            }
-            if stop.requested().is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        stop.requested().map_or(Ok(()), |signal| Err(Failure::interrupted(signal)))
+    fn found(&self) -> MutexGuard<'_, Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&mut self, pair: tree::Pair) {
-        let read = self.must_read(pair.source.as_ref(), pair.arrived) || self.must_read(pair.target.as_ref(), ALWAYS);
-        let content = |node: &Option<Node>| match node {
-            Some(node) if node.kind == FileType::RegularFile => match self.job.mode {
-                Mode::Metadata => Content::None,
-                Mode::Full | Mode::Changed if read => Content::Wanted,
-                Mode::Full | Mode::Changed => Content::Reused,
-            },
-            _ => Content::None,
+    fn add(&self, pair: &tree::Pair) {
+        let nodes = [pair.source.as_ref(), pair.target.as_ref()];
+        let is_linked = groups::is_linked(nodes);
+        let are_new = if is_linked { self.found().groups.add(&pair.path, nodes) } else { [true, true] };
+        let mut contents = self.contents(pair, nodes, is_linked);
+        if is_linked {
+            let mut found = self.found();
+            for side in [0, 1] {
+                if let (Some(node), Some(content)) = (nodes[side], contents[side].take()) {
+                    found.groups.keep(side, node, content);
+                }
+            }
+        }
+        let contents = contents.map(|content| content.unwrap_or(Content::None));
+        let entry = Entry { path: &pair.path, nodes, contents };
+        let digests = [entry::digest(&entry, 0), entry::digest(&entry, 1)];
+        let mut differences = Vec::new();
+        entry::compare(&entry, &mut |what, source, target| differences.push((what, source, target)));
+        let mut found = self.found();
+        for (side, digest) in digests.iter().enumerate() {
+            if let Some(digest) = digest {
+                found.sums[side].add(digest);
+            }
+            found.foreign[side] += u64::from(nodes[side].is_some_and(|n| n.has_foreign_xattrs));
+        }
+        if let Some(node) = nodes[0].filter(|n| n.kind == FileType::RegularFile) {
+            found.files += 1;
+            found.bytes += if are_new[0] { node.size } else { 0 };
+        }
+        for (what, source, target) in differences {
+            found.differ(&pair.path, what, source, target);
+        }
+        drop(found);
+        self.entries.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// What the two sides hold, as far as it is compared; of hard-linked inodes only what is not known yet.
+    fn contents(&self, pair: &tree::Pair, nodes: [Option<&Node>; 2], is_linked: bool) -> [Option<Content>; 2] {
+        if self.job.mode == Mode::Metadata {
+            return [None, None];
+        }
+        let must = self.must_read(nodes[0], pair.arrived) || self.must_read(nodes[1], ALWAYS);
+        let wanted = [0, 1].map(|side| {
+            let node = nodes[side].filter(|node| node.kind == FileType::RegularFile)?;
+            let is_ours = !is_linked || self.found().groups.is_to_be_read(side, node);
+            (must && is_ours).then_some(node)
+        });
+        let hash = |side: usize| wanted[side].map(|node| self.hash(&pair.path, side, node));
+        let is_large = wanted.iter().flatten().count() == 2 && wanted[0].is_some_and(|node| node.size >= LARGE);
+        let [source, target] = if is_large {
+            std::thread::scope(|threads| {
+                let source = threads.spawn(|| hash(0));
+                let target = hash(1);
+                // A panic there is one here.
+                [source.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), target]
+            })
+        } else {
+            [hash(0), hash(1)]
         };
-        let firsts = [(0, &pair.source), (1, &pair.target)]
-            .map(|(side, node)| node.as_ref().and_then(|node| self.links[side].first(node, &pair.path)));
-        // A later name of an inode that was read under its first name, on both sides, has nothing new to tell.
-        let again = firsts[0].is_some() && firsts[0] == firsts[1];
-        let contents =
-            if again { [Content::None, Content::None] } else { [content(&pair.source), content(&pair.target)] };
-        for (side, node) in [&pair.source, &pair.target].into_iter().enumerate() {
-            self.foreign[side] += u64::from(node.as_ref().is_some_and(|n| n.has_foreign_xattrs));
+        let is_file = |side: usize| nodes[side].is_some_and(|node| node.kind == FileType::RegularFile);
+        let reused = |side: usize| (is_file(side) && !must).then_some(Content::Reused);
+        [source.or_else(|| reused(0)), target.or_else(|| reused(1))]
+    }
+
+    fn hash(&self, path: &[u8], side: usize, node: &Node) -> Content {
+        let read = |bytes| {
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        };
+        match hash::hash(self.roots[side], path, node, side == 1, self.stop, &read) {
+            Ok(digest) => {
+                self.found().hashed_files += 1;
+                Content::Hash(digest)
+            }
+            // A busy volume is no fault: its files differ, and the final comparison finds none that does.
+            Err(error) if hash::is_in_motion(&error) => {
+                let mut told = [String::new(), String::new()];
+                told[side] = error.to_string();
+                let [source, target] = told;
+                self.found().differ(path, "content".to_owned(), source, target);
+                Content::Failed
+            }
+            Err(_) if self.stop.requested().is_some() => Content::Failed,
+            Err(error) => {
+                let side = if side == 0 { Side::Source } else { Side::Target };
+                self.trouble(side, path, "reading the content of", &error);
+                Content::Failed
+            }
         }
-        if let Some(node) = pair.source.as_ref().filter(|n| n.kind == FileType::RegularFile) {
-            self.report.files += 1;
-            self.report.bytes += if firsts[0].is_none() { node.size } else { 0 };
-        }
-        self.batch.push(Entry { path: pair.path, nodes: [pair.source, pair.target], firsts, contents });
     }
 
     /// True if this side's file makes both be read. Both sides were the same then, so the same is asked of both; but no
@@ -193,82 +259,91 @@ impl Comparison<'_> {
         node.is_some_and(|n| n.kind == FileType::RegularFile && !self.trust.source(n, arrived))
     }
 
-    /// Reads the files of the batch, compares its entries and forgets them.
-    fn flush(&mut self) {
-        let mut batch = std::mem::take(&mut self.batch);
-        let work = Work { roots: self.roots, threads: self.job.threads, stop: self.stop };
-        work.hash_all(&mut batch, &mut |bytes| {
-            self.progress.bytes += bytes;
-            self.tick();
-        });
-        for entry in &batch {
-            if self.stop.requested().is_some() {
-                return;
-            }
-            self.settle(entry);
-        }
-        self.progress.files += batch.len() as u64;
-        self.tick();
-    }
-
-    fn settle(&mut self, entry: &Entry) {
-        for (side, content) in entry.contents.iter().enumerate() {
-            match content {
-                Content::Hash { bytes, .. } => {
-                    self.report.hashed_files += 1;
-                    self.report.hashed_bytes += bytes;
-                }
-                // A busy volume is no fault: its files differ, and the final comparison finds none that does.
-                Content::Failed(error) if hash::is_in_motion(error) => {
-                    let what = "content".to_owned();
-                    let told =
-                        if side == 0 { [error.to_string(), String::new()] } else { [String::new(), error.to_string()] };
-                    let [source, target] = told;
-                    self.differ(&entry.path, what, source, target);
-                }
-                Content::Failed(error) => {
-                    let side = if side == 0 { Side::Source } else { Side::Target };
-                    self.trouble(side, &entry.path, "reading the content of", error);
-                }
-                _ => {}
-            }
-            entry::digest(&mut self.digests[side], entry, side);
-        }
-        entry::compare(entry, &mut |what, source, target| self.differ(&entry.path, what, source, target));
-    }
-
-    fn differ(&mut self, path: &[u8], what: String, source: String, target: String) {
-        self.report.differences_total += 1;
-        if self.report.differences.len() < DIFFERENCES_MAX {
-            self.report.differences.push(Difference { path: tree::shown(path), what, source, target });
-        }
-    }
-
-    fn trouble(&mut self, side: Side, path: &[u8], doing: &str, error: &std::io::Error) {
+    fn trouble(&self, side: Side, path: &[u8], doing: &str, error: &std::io::Error) {
         let side = if side == Side::Source { "source" } else { "target" };
         let failure = Failure::system(format!("{doing} {} in the {side}", tree::shown(path)), error);
         // Of what goes while it is looked at nothing is known but that; any other fault weighs more.
         let kind = if hash::is_in_motion(error) { FailKind::Vanished } else { failure.kind };
-        if matches!(self.report.kind, None | Some(FailKind::Vanished)) {
-            self.report.kind = Some(kind);
+        let mut found = self.found();
+        if matches!(found.kind, None | Some(FailKind::Vanished)) {
+            found.kind = Some(kind);
         }
-        if self.report.messages.len() < MESSAGES_MAX {
-            self.report.messages.push(failure.meaning);
+        if found.messages.len() < MESSAGES_MAX {
+            found.messages.push(failure.meaning);
         }
     }
 
-    fn close(&mut self) {
-        self.report.source_digest = self.digests[0].finalize().to_hex().to_string();
-        self.report.target_digest = self.digests[1].finalize().to_hex().to_string();
-        for (side, count) in [("source", self.foreign[0]), ("target", self.foreign[1])] {
+    fn close(self, report: &mut VerifyReport) {
+        let mut found = self.found.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if self.stop.requested().is_none() {
+            let (groups, mut sums) = (std::mem::take(&mut found.groups), std::mem::take(&mut found.sums));
+            groups.close(&mut sums, &mut |path, what, source, target| {
+                found.differ(path, what.to_owned(), source, target);
+            });
+            report.source_digest = sums[0].digest().to_hex().to_string();
+            report.target_digest = sums[1].digest().to_hex().to_string();
+        }
+        found.keep_first();
+        for (side, count) in [("source", found.foreign[0]), ("target", found.foreign[1])] {
             if count > 0 {
                 let text = format!("{count} entries of the {side} have `system.` attributes that are not compared");
-                self.report.messages.push(text);
+                found.messages.push(text);
             }
+        }
+        (report.files, report.bytes) = (found.files, found.bytes);
+        (report.hashed_files, report.hashed_bytes) = (found.hashed_files, self.bytes.into_inner());
+        report.kind = found.kind;
+        report.differences = found.differences.into_iter().map(|(_, difference)| difference).collect();
+        report.differences_total = found.differences_total;
+        report.messages = found.messages;
+    }
+}
+
+impl Found {
+    fn differ(&mut self, path: &[u8], what: String, source: String, target: String) {
+        self.differences_total += 1;
+        self.differences.push((path.to_vec(), Difference { path: tree::shown(path), what, source, target }));
+        if self.differences.len() > 4 * DIFFERENCES_MAX {
+            self.keep_first();
         }
     }
 
-    fn tick(&mut self) {
+    /// By path; those of one path as they were told.
+    fn keep_first(&mut self) {
+        self.differences.sort_by(|(a, _), (b, _)| a.cmp(b));
+        self.differences.truncate(DIFFERENCES_MAX);
+    }
+}
+
+/// Tells how far it is.
+struct Teller<'a> {
+    emit: Emit<'a>,
+    progress: Progress,
+    began: Instant,
+    told: Instant,
+}
+
+impl Teller<'_> {
+    /// A full verification takes long enough for its end to be foretold.
+    fn count_ahead(&mut self, roots: [&Root; 2], workers: Option<usize>, stop: &Stop) -> Result<(), Failure> {
+        let (entries, bytes) = (AtomicU64::new(0), AtomicU64::new(0));
+        let see = |seen| {
+            if let Seen::Pair(pair) = seen {
+                entries.fetch_add(1, Ordering::Relaxed);
+                let files = [&pair.source, &pair.target].into_iter().flatten();
+                let files = files.filter(|n| n.kind == FileType::RegularFile);
+                bytes.fetch_add(files.map(|n| n.size).sum(), Ordering::Relaxed);
+            }
+            if stop.requested().is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let mut look = || entries.load(Ordering::Relaxed) as f64;
+        tree::walk(roots, Detail::Stat, &mut Tuner::new(workers), &see, &mut look);
+        (self.progress.files_total, self.progress.bytes_total) = (entries.into_inner(), bytes.into_inner());
+        stop.requested().map_or(Ok(()), |signal| Err(Failure::interrupted(signal)))
+    }
+
+    fn tell(&mut self, entries: u64, bytes: u64) {
+        (self.progress.files, self.progress.bytes) = (entries, bytes);
         if self.told.elapsed() < Duration::from_secs(1) {
             return;
         }

@@ -56,6 +56,8 @@ pub struct Content<'a> {
     pub target: &'a OwnedFd,
     /// The source's size in bytes.
     pub size: u64,
+    /// How many of its bytes have blocks.
+    pub allocated: u64,
     pub way: Way,
 }
 
@@ -66,14 +68,55 @@ impl Content<'_> {
     /// # Errors
     /// If one side cannot be read or written, or if `go_on` said no.
     pub fn settle(&self, buffers: &mut Buffers, go_on: &mut dyn FnMut(u64) -> bool) -> Result<bool, Fault> {
-        let held = rustix::fs::fstat(self.target).map_err(|e| Fault::Target(e.into()))?.st_size;
-        let mut differed = u64::try_from(held) != Ok(self.size);
-        if differed && self.way != Way::Compare {
+        let differed = self.begin()?;
+        if differed && self.way == Way::Compare {
+            return Ok(true);
+        }
+        let differed = self.piece(0..self.size, buffers, go_on)? || differed;
+        // Zeros at its end were not written, and nothing else gave it its size.
+        let size = usize::try_from(self.size).unwrap_or(0);
+        if self.way == Way::Fresh && self.is_dense() && buffers.source[..size].last() == Some(&0) {
             self.cut(self.size)?;
         }
-        let mut at = 0;
-        while at < self.size && !(differed && self.way == Way::Compare) {
-            let (is_data, range) = next_range(self.source, at..self.size);
+        Ok(differed)
+    }
+
+    /// Gives the target its size, so that its pieces can be made in any order. True if it had another one.
+    ///
+    /// # Errors
+    /// As [`Content::settle`].
+    pub fn begin(&self) -> Result<bool, Fault> {
+        let held = match self.way {
+            Way::Fresh => 0,
+            Way::Update | Way::Compare => rustix::fs::fstat(self.target).map_err(|e| Fault::Target(e.into()))?.st_size,
+        };
+        let differs = u64::try_from(held) != Ok(self.size);
+        // What is written in one piece grows by that.
+        if differs && self.way != Way::Compare && !(self.way == Way::Fresh && self.is_dense()) {
+            self.cut(self.size)?;
+        }
+        Ok(differs)
+    }
+
+    /// True if it is one piece without holes: then nobody need be asked for them.
+    fn is_dense(&self) -> bool {
+        self.size <= CHUNK as u64 && self.allocated >= self.size
+    }
+
+    /// The same for a part of the file, whatever becomes of the others meanwhile.
+    ///
+    /// # Errors
+    /// As [`Content::settle`].
+    pub fn piece(
+        &self,
+        part: Range<u64>,
+        buffers: &mut Buffers,
+        go_on: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<bool, Fault> {
+        let (mut at, mut differed) = (part.start, false);
+        while at < part.end && !(differed && self.way == Way::Compare) {
+            let (is_data, range) =
+                if self.is_dense() { (true, at..part.end) } else { next_range(self.source, at..part.end) };
             at = range.end;
             if is_data {
                 let whole = self.data(range, buffers, &mut differed, go_on)?;
@@ -262,7 +305,8 @@ mod tests {
     fn settle(source: &File, target: &File, way: Way) -> bool {
         let [from, to] = [source, target].map(|file| OwnedFd::from(file.try_clone().unwrap()));
         let size = source.metadata().unwrap().len();
-        let (content, mut seen) = (Content { source: &from, target: &to, size, way }, 0);
+        let allocated = source.metadata().unwrap().blocks() * 512;
+        let (content, mut seen) = (Content { source: &from, target: &to, size, allocated, way }, 0);
         let differed = content.settle(&mut Buffers::new(), &mut |bytes| {
             seen += bytes;
             true
@@ -336,11 +380,12 @@ mod tests {
         let (source, target) = (made(&dir, "source", "ab", b""), made(&dir, "target", "", b""));
         let [from, to] = [&source, &target].map(|file| OwnedFd::from(file.try_clone().unwrap()));
         source.set_len(70_000).unwrap();
-        let content = Content { source: &from, target: &to, size: 160 << 10, way: Way::Fresh };
+        let allocated = 160 << 10;
+        let content = Content { source: &from, target: &to, size: 160 << 10, allocated, way: Way::Fresh };
         assert!(content.settle(&mut Buffers::new(), &mut |_| true).unwrap());
         // What follows the end is a hole to the kernel: whoever asks for the size afterwards sees that it changed.
         assert!(target.metadata().unwrap().len() >= 70_000);
-        let stopped = Content { source: &from, target: &to, size: 70_000, way: Way::Update };
+        let stopped = Content { source: &from, target: &to, size: 70_000, allocated, way: Way::Update };
         assert!(matches!(stopped.settle(&mut Buffers::new(), &mut |_| false), Err(Fault::Stopped)));
     }
 }

@@ -1,6 +1,7 @@
-//! One regular file: its content if it is needed, then its metadata. Made by several threads at once.
+//! One regular file: its content if it is needed, then its metadata. Made by several threads at once, a large one in
+//! pieces.
 //!
-//! Not its other names: hard links are the walk's. Called by `pool`. What must stay true: the pass rule of `copy`
+//! Not its other names: hard links are the walk's. Called by the walk. What must stay true: the pass rule of `copy`
 //! decides what is read; whatever was written is vouched for only by the time that is set last; the source's metadata
 //! are those of before its content was read, so that what changed meanwhile is seen by the next pass.
 
@@ -13,17 +14,45 @@ use crate::copy::report::Pass;
 use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// From this size on a file is made in pieces, by several threads.
+const LARGE: u64 = 2 * PIECE;
+/// The bytes of a piece: seconds of work for no thread, and few enough of them to be worth their taking.
+const PIECE: u64 = 16 << 20;
 
 /// A directory that is open on both sides.
 pub struct Dir {
     pub path: Vec<u8>,
     pub source: OwnedFd,
     pub target: OwnedFd,
+    /// The source's, as it was before its names were read.
+    pub own: Node,
     /// When it was put in its place at the latest, in the source.
     pub arrived: i128,
-    /// Of the source.
-    pub ctime: i128,
+    /// True if what is made in the target gets an ACL from it.
+    pub inherits: bool,
+    /// How much is still to be done in it.
+    left: AtomicUsize,
+}
+
+impl Dir {
+    pub fn new(path: Vec<u8>, source: OwnedFd, target: OwnedFd, own: Node, arrived: i128, inherits: bool) -> Dir {
+        Dir { path, source, target, own, arrived, inherits, left: AtomicUsize::new(1) }
+    }
+
+    /// Something more is to be done in it.
+    pub fn enter(&self) {
+        self.left.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Something of it is done. True if that was the last.
+    pub fn leave(&self) -> bool {
+        self.left.fetch_sub(1, Ordering::AcqRel) == 1
+    }
 }
 
 /// What a thread needs to know of the pass.
@@ -35,69 +64,158 @@ pub struct Worker<'a> {
     pub flush_each: bool,
 }
 
+/// A name in a directory and what was found there.
+#[derive(Clone)]
+pub struct Found {
+    pub dir: Arc<Dir>,
+    pub name: Vec<u8>,
+    pub path: Vec<u8>,
+    pub source: Node,
+    /// What can become the source's.
+    pub target: Option<Node>,
+}
+
+impl Found {
+    pub fn entry(&self, as_root: bool) -> Entry<'_> {
+        Entry { dir: &self.dir.target, name: &self.name, path: &self.path, as_root }
+    }
+}
+
+/// Both sides open, while the content is made.
+struct Open {
+    source: OwnedFd,
+    /// The source, as it was when it was opened.
+    before: Node,
+    target: OwnedFd,
+    way: Way,
+}
+
+/// A large file while it is made.
+pub struct Large {
+    found: Found,
+    open: Open,
+    differed: AtomicBool,
+    failed: AtomicBool,
+    left: AtomicUsize,
+}
+
+/// What became of a file.
+pub enum Made {
+    Done,
+    /// It is large: these are its pieces.
+    InPieces(Arc<Large>, Vec<Range<u64>>),
+}
+
 impl Worker<'_> {
-    /// Makes the target's file equal. `target` is a regular file that is of no other use, if there is one.
+    /// Makes the target's file equal.
     ///
     /// # Errors
     /// With what went wrong; the target's file may be half written then, and its time tells.
-    pub fn file(
-        &self,
-        dir: &Dir,
-        name: &[u8],
-        source: &Node,
-        target: Option<&Node>,
-        buffers: &mut Buffers,
-    ) -> Result<(), Trouble> {
-        let path = tree::join(&dir.path, name);
-        let entry = Entry { dir: &dir.target, name, path: &path, as_root: self.as_root };
-        let looks_equal = |t: &Node| t.size == source.size && t.mtime == source.mtime && self.trust.target(t);
-        let is_equal = target.is_some_and(looks_equal) && self.trust.source(source, dir.arrived);
-        let mut source = source.clone();
-        if is_equal {
-            add(&self.outcome.bytes, source.size);
-        } else {
-            let file = open(&dir.source, name).map_err(|e| Trouble::source("opening", &path, &e))?;
-            let detail = if self.outcome.pass == Pass::Final { Detail::Now } else { Detail::Stat };
-            let look = || tree::of_open(&file, detail).map_err(|e| Trouble::source("reading", &path, &e));
-            let before = look()?;
-            if (before.dev, before.ino, before.kind) != (source.dev, source.ino, FileType::RegularFile) {
-                return Err(Trouble::changed(&path));
+    pub fn file(&self, found: Found, buffers: &mut Buffers) -> Result<Made, Trouble> {
+        let Found { dir, name, path, source, target } = &found;
+        let looks_equal = |t: &&Node| t.size == source.size && t.mtime == source.mtime;
+        if let Some(target) = target.as_ref().filter(looks_equal) {
+            if self.trust.target(target) && self.trust.source(source, dir.arrived) {
+                add(&self.outcome.bytes, source.size);
+                // Nobody touched either since a good pass: its attributes are as that one left them, too.
+                let seen = |node: &Node| (node.uid, node.gid, node.mode);
+                if seen(source) != seen(target) {
+                    let (xattrs, _) = tree::xattrs(&dir.source, name)
+                        .map_err(|e| Trouble::source("reading the attributes of", path, &e))?;
+                    found.entry(self.as_root).settle(&Node { xattrs, ..source.clone() })?;
+                }
+                return Ok(Made::Done);
             }
-            self.content(&file, &entry, &before, target, buffers)?;
-            let after = look()?;
-            let state = |node: &Node| (node.size, node.mtime, node.ctime);
-            let has_changed = state(&source) != state(&after);
-            if has_changed && self.outcome.pass == Pass::Final {
-                return Err(Trouble::changed(&path));
-            }
-            source = before;
+            add(&self.outcome.reread, 1);
         }
-        (source.xattrs, _) =
-            tree::xattrs(&dir.source, name).map_err(|e| Trouble::source("reading the attributes of", &path, &e))?;
-        entry.settle(&source)
+        let file = open(&dir.source, name).map_err(|e| Trouble::source("opening", path, &e))?;
+        let before = self.look(&file, path)?;
+        if (before.dev, before.ino, before.kind) != (source.dev, source.ino, FileType::RegularFile) {
+            return Err(Trouble::changed(path));
+        }
+        let (held, way) = self.open_target(&file, &found, &before, buffers)?;
+        let Some(target) = held else {
+            // One of several names of a file that is equal.
+            self.attributes(&file, path, &before).and_then(|source| found.entry(self.as_root).settle(&source))?;
+            return Ok(Made::Done);
+        };
+        let open = Open { source: file, before, target, way };
+        if open.before.size >= LARGE {
+            let differed = self.content(&open, path, |content| content.begin())?;
+            let size = open.before.size;
+            let pieces = |n: u64| n * PIECE..((n + 1) * PIECE).min(size);
+            let pieces: Vec<_> = (0..size.div_ceil(PIECE)).map(pieces).collect();
+            let large =
+                Large { found, open, differed: differed.into(), failed: false.into(), left: pieces.len().into() };
+            return Ok(Made::InPieces(Arc::new(large), pieces));
+        }
+        let differed = self.content(&open, path, |content| content.settle(buffers, &mut |bytes| self.go_on(bytes)))?;
+        self.finish(&found, &open, differed)?;
+        Ok(Made::Done)
     }
 
-    fn content(
+    /// Makes a piece of a large file. After the last one the file is over: then what became of it is returned.
+    pub fn piece(
         &self,
-        file: &OwnedFd,
-        entry: &Entry<'_>,
-        source: &Node,
-        target: Option<&Node>,
+        large: &Large,
+        piece: Range<u64>,
         buffers: &mut Buffers,
-    ) -> Result<(), Trouble> {
-        let (held, way) = self.open_target(file, entry, source, target, buffers)?;
-        if let Some(held) = held {
-            let differed = self.settle(file, &held, source.size, way, entry.path, buffers)?;
-            // What is equal may be there because an earlier pass wrote it that did not live to flush it.
-            if self.flush_each {
-                rustix::fs::fsync(&held).map_err(|e| Trouble::target("writing", entry.path, &e.into()))?;
-            }
-            if differed || way == Way::Fresh {
-                add(&self.outcome.files_copied, 1);
-                add(&self.outcome.bytes_copied, source.size);
+    ) -> Option<(Result<(), Trouble>, Found)> {
+        let Large { found, open, differed, failed, left } = large;
+        if !failed.load(Ordering::Relaxed) {
+            let settle = |content: Content<'_>| content.piece(piece, buffers, &mut |bytes| self.go_on(bytes));
+            match self.content(open, &found.path, settle) {
+                Ok(differs) => {
+                    differed.fetch_or(differs, Ordering::Relaxed);
+                }
+                Err(trouble) => {
+                    failed.store(true, Ordering::Relaxed);
+                    self.outcome.tell(trouble);
+                }
             }
         }
-        Ok(())
+        if left.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return None;
+        }
+        let result = if failed.load(Ordering::Relaxed) {
+            // It was told by the piece that failed.
+            Err(Trouble::stopped(&found.path))
+        } else {
+            self.finish(found, open, differed.load(Ordering::Relaxed))
+        };
+        Some((result, found.clone()))
+    }
+
+    /// When the content is there: it is counted, looked at once more in the source, and gets its metadata.
+    fn finish(&self, found: &Found, open: &Open, differed: bool) -> Result<(), Trouble> {
+        let Open { source, before, target, way } = open;
+        // What is equal may be there because an earlier pass wrote it that did not live to flush it.
+        if self.flush_each {
+            rustix::fs::fsync(target).map_err(|e| Trouble::target("writing", &found.path, &e.into()))?;
+        }
+        if differed || *way == Way::Fresh {
+            add(&self.outcome.files_copied, 1);
+            add(&self.outcome.bytes_copied, before.size);
+        }
+        let after = self.look(source, &found.path)?;
+        let state = |node: &Node| (node.size, node.mtime, node.ctime);
+        if state(&found.source) != state(&after) && self.outcome.pass == Pass::Final {
+            return Err(Trouble::changed(&found.path));
+        }
+        let source = self.attributes(source, &found.path, before)?;
+        let is_bare = *way == Way::Fresh && !found.dir.inherits;
+        found.entry(self.as_root).settle_open(target, &source, is_bare)
+    }
+
+    fn look(&self, file: &OwnedFd, path: &[u8]) -> Result<Node, Trouble> {
+        let detail = if self.outcome.pass == Pass::Final { Detail::Now } else { Detail::Stat };
+        tree::of_open(file, detail).map_err(|e| Trouble::source("reading", path, &e))
+    }
+
+    /// The same with its attributes.
+    fn attributes(&self, file: &OwnedFd, path: &[u8], node: &Node) -> Result<Node, Trouble> {
+        let (xattrs, _) = tree::xattrs_of(file).map_err(|e| Trouble::source("reading the attributes of", path, &e))?;
+        Ok(Node { xattrs, ..node.clone() })
     }
 
     /// Opens what is to be written to. A file of one name is updated in place: nothing else is changed by it, only
@@ -107,14 +225,14 @@ impl Worker<'_> {
     fn open_target(
         &self,
         file: &OwnedFd,
-        entry: &Entry<'_>,
+        found: &Found,
         source: &Node,
-        target: Option<&Node>,
         buffers: &mut Buffers,
     ) -> Result<(Option<OwnedFd>, Way), Trouble> {
+        let entry = found.entry(self.as_root);
         let failed = |doing: &str, e: &io::Error| Trouble::target(doing, entry.path, e);
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        if let Some(target) = target {
+        if let Some(target) = &found.target {
             let access = if target.nlink < 2 { OFlags::RDWR } else { OFlags::RDONLY };
             match rustix::fs::openat(entry.dir, entry.name, flags | access, Mode::empty()) {
                 Ok(held) => {
@@ -128,9 +246,7 @@ impl Worker<'_> {
                     if target.nlink < 2 && now.nlink < 2 {
                         return Ok((Some(held), Way::Update));
                     }
-                    if target.size == source.size
-                        && !self.settle(file, &held, source.size, Way::Compare, entry.path, buffers)?
-                    {
+                    if target.size == source.size && !self.differs(file, &held, source, entry.path, buffers)? {
                         return Ok((None, Way::Compare));
                     }
                 }
@@ -148,25 +264,41 @@ impl Worker<'_> {
         Ok((Some(held), Way::Fresh))
     }
 
-    fn settle(
+    fn differs(
         &self,
         source: &OwnedFd,
         target: &OwnedFd,
-        size: u64,
-        way: Way,
+        node: &Node,
         path: &[u8],
         buffers: &mut Buffers,
     ) -> Result<bool, Trouble> {
-        let mut go_on = |bytes| {
-            add(&self.outcome.bytes, bytes);
-            !self.outcome.is_over()
-        };
-        let outcome = Content { source, target, size, way }.settle(buffers, &mut go_on);
-        outcome.map_err(|fault| match fault {
-            Fault::Source(error) => Trouble::source("reading", path, &error),
-            Fault::Target(error) => Trouble::target("writing", path, &error),
-            Fault::Stopped => Trouble::stopped(path),
-        })
+        let Node { size, allocated, .. } = *node;
+        let content = Content { source, target, size, allocated, way: Way::Compare };
+        content.settle(buffers, &mut |bytes| self.go_on(bytes)).map_err(|fault| told(fault, path))
+    }
+
+    fn content(
+        &self,
+        open: &Open,
+        path: &[u8],
+        make: impl FnOnce(Content<'_>) -> Result<bool, Fault>,
+    ) -> Result<bool, Trouble> {
+        let Open { source, before, target, way } = open;
+        let Node { size, allocated, .. } = *before;
+        make(Content { source, target, size, allocated, way: *way }).map_err(|fault| told(fault, path))
+    }
+
+    fn go_on(&self, bytes: u64) -> bool {
+        add(&self.outcome.bytes, bytes);
+        !self.outcome.is_over()
+    }
+}
+
+fn told(fault: Fault, path: &[u8]) -> Trouble {
+    match fault {
+        Fault::Source(error) => Trouble::source("reading", path, &error),
+        Fault::Target(error) => Trouble::target("writing", path, &error),
+        Fault::Stopped => Trouble::stopped(path),
     }
 }
 

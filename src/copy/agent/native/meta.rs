@@ -4,9 +4,9 @@
 //! and capabilities away, an ACL sets the mode's bits for the group, and everything before the time moves or may move
 //! it: so owner, attributes, mode, time. The time is what the next pass trusts, and is set last.
 
-use super::super::tree::{self, Detail, Node};
+use super::super::tree::{self, Detail, Node, Xattrs};
 use super::outcome::Trouble;
-use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::io;
@@ -15,6 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// One entry of the target.
+#[derive(Clone, Copy)]
 pub struct Entry<'a> {
     pub dir: &'a OwnedFd,
     pub name: &'a [u8],
@@ -22,6 +23,15 @@ pub struct Entry<'a> {
     pub path: &'a [u8],
     pub as_root: bool,
 }
+
+/// The way to it: by its name, or open, which spares a network file system the looking up.
+#[derive(Clone, Copy)]
+enum Way<'a> {
+    Named,
+    Open(&'a OwnedFd),
+}
+
+type Attribute = (Vec<u8>, Vec<u8>);
 
 impl Entry<'_> {
     /// What stands there now, without its attributes. `None` if nothing does.
@@ -40,44 +50,85 @@ impl Entry<'_> {
     /// # Errors
     /// If the target cannot hold something of it.
     pub fn settle(&self, source: &Node) -> Result<(), Trouble> {
+        self.settle_by(Way::Named, source, false)
+    }
+
+    /// The same for a regular file that is open for writing; `is_bare`: it was just made, and has no attributes.
+    ///
+    /// # Errors
+    /// As [`Entry::settle`].
+    pub fn settle_open(&self, file: &OwnedFd, source: &Node, is_bare: bool) -> Result<(), Trouble> {
+        self.settle_by(Way::Open(file), source, is_bare)
+    }
+
+    /// The same for the directory that is open as `dir`.
+    ///
+    /// # Errors
+    /// As [`Entry::settle`].
+    pub fn settle_directory(&self, source: &Node) -> Result<(), Trouble> {
+        self.settle_by(Way::Open(self.dir), source, false)
+    }
+
+    fn settle_by(&self, way: Way<'_>, source: &Node, is_bare: bool) -> Result<(), Trouble> {
         let failed = |doing: &str, e: &io::Error| Trouble::target(doing, self.path, e);
-        let Some(mut held) = self.look()? else { return Err(Trouble::meddled(self.path)) };
+        let mut held = self.read(way)?;
         if held.kind != source.kind {
             return Err(Trouble::meddled(self.path));
         }
-        let mut touched = false;
+        // A mode as of the file that was there before may be another one after this.
+        let mut may_have_moved = false;
         if (held.uid, held.gid) != (source.uid, source.gid) {
             // Each only if it differs: who is not root may give a file to a group of his.
             let (uid, gid) = (Uid::from_raw(source.uid), Gid::from_raw(source.gid));
             let (uid, gid) = ((held.uid != source.uid).then_some(uid), (held.gid != source.gid).then_some(gid));
-            rustix::fs::chownat(self.dir, self.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(|e| failed(&format!("giving owner {}:{} to", source.uid, source.gid), &e.into()))?;
-            touched = true;
+            let given = match way {
+                Way::Named => rustix::fs::chownat(self.dir, self.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW),
+                Way::Open(file) => rustix::fs::fchown(file, uid, gid),
+            };
+            given.map_err(|e| failed(&format!("giving owner {}:{} to", source.uid, source.gid), &e.into()))?;
+            // Only what is set for others may be taken by that.
+            may_have_moved = held.mode & 0o6000 != 0;
         }
-        let (attributes, _) = tree::xattrs(self.dir, self.name).map_err(|e| failed("reading the attributes of", &e))?;
+        let attributes = if is_bare { Xattrs::new() } else { self.xattrs(way)? };
         let [wanted, had] = [&source.xattrs, &attributes]
             .map(|all| all.iter().filter(|(name, _)| self.is_carried(name)).collect::<Vec<_>>());
         if wanted != had {
             // Attributes of one's own may only be set on what one may write.
             if !self.as_root && held.kind != FileType::Symlink && held.mode & 0o200 == 0 {
-                self.chmod(held.mode | 0o600).map_err(|e| failed("changing the mode of", &e))?;
+                self.chmod_by(way, held.mode | 0o600).map_err(|e| failed("changing the mode of", &e))?;
             }
-            self.set_xattrs(&wanted, &had)?;
-            touched = true;
+            self.set_xattrs(way, &wanted, &had)?;
+            may_have_moved = true;
         }
-        if touched && let Some(now) = self.look()? {
-            held.mode = now.mode;
+        if may_have_moved {
+            held = self.read(way)?;
         }
         if held.kind != FileType::Symlink && held.mode != source.mode {
             let doing = format!("setting mode {:04o} of", source.mode);
-            self.chmod(source.mode).map_err(|e| failed(&doing, &e))?;
-            touched = true;
+            self.chmod_by(way, source.mode).map_err(|e| failed(&doing, &e))?;
+            may_have_moved = true;
         }
         // Some file systems take any of this for a change of content.
-        if touched || held.mtime != source.mtime {
-            self.set_mtime(source.mtime).map_err(|e| failed("setting the time of", &e))?;
+        if may_have_moved || held.mtime != source.mtime || held.uid != source.uid || held.gid != source.gid {
+            self.set_mtime(way, source.mtime).map_err(|e| failed("setting the time of", &e))?;
         }
         Ok(())
+    }
+
+    fn read(&self, way: Way<'_>) -> Result<Node, Trouble> {
+        match way {
+            Way::Named => self.look()?.ok_or_else(|| Trouble::meddled(self.path)),
+            Way::Open(file) => tree::of_open(file, Detail::Stat).map_err(|e| Trouble::target("reading", self.path, &e)),
+        }
+    }
+
+    fn xattrs(&self, way: Way<'_>) -> Result<Xattrs, Trouble> {
+        let read = match way {
+            Way::Named => tree::xattrs(self.dir, self.name),
+            Way::Open(file) => tree::xattrs_of(file),
+        };
+        let (attributes, _) = read.map_err(|e| Trouble::target("reading the attributes of", self.path, &e))?;
+        Ok(attributes)
     }
 
     /// Whoever is not root can set only those of `user.` and the ACLs.
@@ -85,10 +136,14 @@ impl Entry<'_> {
         self.as_root || name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_")
     }
 
-    fn set_xattrs(&self, wanted: &[&(Vec<u8>, Vec<u8>)], had: &[&(Vec<u8>, Vec<u8>)]) -> Result<(), Trouble> {
-        let path = self.in_proc();
+    fn set_xattrs(&self, way: Way<'_>, wanted: &[&Attribute], had: &[&Attribute]) -> Result<(), Trouble> {
+        let named = self.in_proc();
         for (name, _) in had.iter().filter(|(name, _)| !wanted.iter().any(|(own, _)| own == name)) {
-            match xattr::remove(&path, OsStr::from_bytes(name)) {
+            let removed = match way {
+                Way::Named => xattr::remove(&named, OsStr::from_bytes(name)),
+                Way::Open(file) => rustix::fs::fremovexattr(file, &name[..]).map_err(io::Error::from),
+            };
+            match removed {
                 Err(error) if error.raw_os_error() != Some(Errno::NODATA.raw_os_error()) => {
                     return Err(Trouble::attribute(name, self.path, &error));
                 }
@@ -97,7 +152,13 @@ impl Entry<'_> {
         }
         for entry in wanted.iter().filter(|entry| !had.contains(entry)) {
             let (name, value) = entry;
-            xattr::set(&path, OsStr::from_bytes(name), value).map_err(|e| Trouble::attribute(name, self.path, &e))?;
+            let set = match way {
+                Way::Named => xattr::set(&named, OsStr::from_bytes(name), value),
+                Way::Open(file) => {
+                    rustix::fs::fsetxattr(file, &name[..], value, XattrFlags::empty()).map_err(io::Error::from)
+                }
+            };
+            set.map_err(|e| Trouble::attribute(name, self.path, &e))?;
         }
         Ok(())
     }
@@ -118,7 +179,14 @@ impl Entry<'_> {
         Ok(rustix::fs::chmodat(CWD, Path::new(&path), Mode::from_raw_mode(mode), AtFlags::empty())?)
     }
 
-    fn set_mtime(&self, time: i128) -> io::Result<()> {
+    fn chmod_by(&self, way: Way<'_>, mode: u32) -> io::Result<()> {
+        match way {
+            Way::Named => self.chmod(mode),
+            Way::Open(file) => Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(mode))?),
+        }
+    }
+
+    fn set_mtime(&self, way: Way<'_>, time: i128) -> io::Result<()> {
         const SECOND: i128 = 1_000_000_000;
         let [seconds, nanoseconds] = [time.div_euclid(SECOND), time.rem_euclid(SECOND)]
             .map(|part| i64::try_from(part).map_err(|_| io::Error::from(Errno::INVAL)));
@@ -126,6 +194,9 @@ impl Entry<'_> {
             last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
             last_modification: Timespec { tv_sec: seconds?, tv_nsec: nanoseconds? },
         };
-        Ok(rustix::fs::utimensat(self.dir, self.name, &times, AtFlags::SYMLINK_NOFOLLOW)?)
+        Ok(match way {
+            Way::Named => rustix::fs::utimensat(self.dir, self.name, &times, AtFlags::SYMLINK_NOFOLLOW)?,
+            Way::Open(file) => rustix::fs::futimens(file, &times)?,
+        })
     }
 }

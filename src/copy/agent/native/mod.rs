@@ -1,42 +1,49 @@
-//! Our own engine: the target made equal to the source, directory by directory.
+//! Our own engine: the target made equal to the source, by as many threads as make it faster.
 //!
 //! Not the pass (its time, the flush before and after and the scan are `copy`'s) and not a judge of the result (that
 //! is `verify`). Called by `copy`. What must stay true: the source is never written to; nothing outside of the target
 //! is touched and no link followed, whatever is changed meanwhile; an inode of the target belongs to one inode of the
 //! source; memory grows with the largest directory and the hard-linked files only; it ends with every error told.
 //!
-//! In a directory first goes what the source does not have, then everything is made, and at last the directory gets
-//! its own metadata: nothing is changed in it after that. Sub-directories follow.
+//! A directory is a task: first goes what the source does not have, then its names are made, many of them by several
+//! threads, and whoever does the last of it gives the directory its own metadata: nothing is changed in it after that.
+//! Sub-directories are tasks of their own. A large file is made in pieces, each a task.
 
 mod content;
 mod file;
+mod links;
 mod meta;
 mod outcome;
-mod pool;
 mod remove;
 
+use super::crew::{self, Crew};
 use super::file_system;
 use super::rsync::Transfer;
 use super::stop::Stop;
-use super::tree::{self, Detail, Node, Root};
+use super::tree::{self, Detail, Names, Node, Root};
 use super::trust::{self, ALWAYS, Trust};
+use super::tune::Tuner;
 use crate::copy::report::{FailKind, Pass};
-use file::{Dir, Worker};
+use content::Buffers;
+use file::{Dir, Found, Large, Made, Worker};
+use links::{Claim, First, Links, id};
 use meta::Entry;
 pub use outcome::{Outcome, get};
 use outcome::{Trouble, add};
-use pool::{Pool, Task};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
-use std::collections::HashMap;
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a report calls this engine.
 pub const NAME: &str = "native";
 
-/// Files that are made at once: on network storage most of their time is waiting, on a disk more would only seek.
-const THREADS: usize = 4;
+/// So many names of a directory are one task: more than their taking costs, and few enough for all to have some.
+const NAMES_AT_ONCE: usize = 32;
+
+/// A small file weighs as much as so many bytes of a large one.
+const BYTES_OF_A_FILE: f64 = 131_072.0;
 
 /// Two open trees and the pass rule.
 pub struct Job<'a> {
@@ -46,6 +53,8 @@ pub struct Job<'a> {
     pub trust: Trust,
     /// True if an empty source is meant, and empties the target too.
     pub allow_empty: bool,
+    /// How many threads; as many as make it faster if nothing is said.
+    pub workers: Option<usize>,
 }
 
 /// A volume that was not mounted, or the directory of another node, looks like this in any pass.
@@ -57,39 +66,18 @@ pub const SUDDENLY_EMPTY: &str = "the source is empty and the target is not: not
 pub fn run<'a>(job: &Job<'_>, stop: &'a Stop, see: &mut dyn FnMut(Transfer)) -> Outcome<'a> {
     let outcome = Outcome::new(job.pass, stop);
     let as_root = rustix::process::geteuid().is_root();
-    let worker =
-        Worker { outcome: &outcome, trust: job.trust, as_root, flush_each: !file_system::flush_tells(job.target) };
-    std::thread::scope(|threads| {
-        let pool = Pool::start(threads, THREADS, &worker);
-        let mut walk = Walk {
-            job,
-            outcome: &outcome,
-            as_root,
-            pool,
-            see,
-            stack: vec![Place { path: Vec::new(), above: ALWAYS, ctime: ALWAYS }],
-            linked: HashMap::new(),
-            owners: HashMap::new(),
-            late: Vec::new(),
-        };
-        walk.all();
+    let flush_each = !file_system::flush_tells(job.target);
+    let worker = Worker { outcome: &outcome, trust: job.trust, as_root, flush_each };
+    let walk = Walk { job, outcome: &outcome, as_root, worker, links: Links::default(), late: Mutex::default() };
+    let root = Place { path: Vec::new(), above: ALWAYS, ctime: ALWAYS, is_new: false };
+    let mut tuner = Tuner::new(job.workers);
+    crew::run(Task::Enter(root), &mut tuner, Buffers::new, |crew, own, task| walk.work(crew, own, task), &mut || {
+        let (done, found, bytes) = (get(&outcome.entries), get(&outcome.found), get(&outcome.bytes));
+        see(Transfer { bytes, entries: Some((done, found)) });
+        done as f64 + bytes as f64 / BYTES_OF_A_FILE
     });
+    walk.late();
     outcome
-}
-
-/// Device and inode.
-type Id = (u64, u64);
-
-fn id(node: &Node) -> Id {
-    (node.dev, node.ino)
-}
-
-/// The first name of a hard-linked inode of the source, as it was made.
-struct First {
-    path: Vec<u8>,
-    target: Id,
-    /// Of the source: another one means that it was changed, or is another inode of the same number.
-    ctime: i128,
 }
 
 /// A directory that is there on both sides and not yet looked into.
@@ -98,99 +86,161 @@ struct Place {
     /// When the directory that it is in was put in its place at the latest, and that one's ctime, in the source.
     above: i128,
     ctime: i128,
+    /// It was made just now: nothing is in it.
+    is_new: bool,
+}
+
+/// The source's names in a directory, and which of them the target had.
+struct Listed {
+    dir: Arc<Dir>,
+    names: Names,
+    held: Vec<bool>,
+}
+
+enum Task {
+    Enter(Place),
+    Make(Arc<Listed>, Range<usize>),
+    /// Another name of an inode, after its first name could not be made.
+    Again(Arc<Dir>, Vec<u8>),
+    Piece(Arc<Large>, Range<u64>),
 }
 
 struct Walk<'a> {
     job: &'a Job<'a>,
     outcome: &'a Outcome<'a>,
     as_root: bool,
-    pool: Pool,
-    see: &'a mut dyn FnMut(Transfer),
-    stack: Vec<Place>,
-    linked: HashMap<Id, First>,
-    /// To which inode of the source an inode of the target that has several names belongs.
-    owners: HashMap<Id, Id>,
+    worker: Worker<'a>,
+    links: Links,
     /// Directories whose mode would keep us out of what is below them.
-    late: Vec<(Vec<u8>, Node)>,
+    late: Mutex<Vec<(Vec<u8>, Node)>>,
 }
 
 impl Walk<'_> {
-    fn all(&mut self) {
-        while let Some(place) = self.stack.pop() {
-            if self.outcome.is_over() {
-                return;
-            }
-            let is_root = place.path.is_empty();
-            if let Err(mut trouble) = self.directory(place) {
-                if is_root && trouble.kind == FailKind::Vanished && self.job.pass == Pass::Hot {
-                    // In a hot pass what is gone is passed over, but this is everything.
-                    trouble.kind = FailKind::Io;
-                }
-                self.outcome.tell(trouble);
-            }
+    fn work(&self, crew: &Crew<Task>, buffers: &mut Buffers, task: Task) {
+        if self.outcome.is_over() {
+            return;
         }
-        for (path, own) in std::mem::take(&mut self.late).into_iter().rev() {
-            let opened = self.job.target.open_in(&path, OFlags::DIRECTORY);
-            let settled = opened
-                .map_err(|e| Trouble::target("opening", &path, &e))
-                .and_then(|dir| Entry { dir: &dir, name: b".", path: &path, as_root: self.as_root }.settle(&own));
-            if let Err(trouble) = settled {
-                self.outcome.tell(trouble);
+        match task {
+            Task::Enter(place) => {
+                let is_root = place.path.is_empty();
+                if let Err(mut trouble) = self.enter(crew, buffers, place) {
+                    if is_root && trouble.kind == FailKind::Vanished && self.job.pass == Pass::Hot {
+                        // In a hot pass what is gone is passed over, but this is everything.
+                        trouble.kind = FailKind::Io;
+                    }
+                    self.outcome.tell(trouble);
+                }
+            }
+            Task::Make(listed, range) => self.make(crew, buffers, &listed, range),
+            Task::Again(dir, name) => {
+                match self.entry(crew, buffers, &dir, &name, true) {
+                    Ok(pieces) => crew.urgent(pieces),
+                    Err(trouble) => self.outcome.tell(trouble),
+                }
+                self.leave(&dir);
+            }
+            Task::Piece(large, range) => {
+                if let Some((made, found)) = self.worker.piece(&large, range, buffers) {
+                    self.end(crew, &found, made);
+                    self.leave(&found.dir);
+                }
             }
         }
     }
 
-    /// Makes everything in one directory but what is below its sub-directories.
-    fn directory(&mut self, place: Place) -> Result<(), Trouble> {
-        let Place { path, above, ctime } = place;
+    /// Opens a directory on both sides and makes what is in it, or sees to it that it is made.
+    fn enter(&self, crew: &Crew<Task>, buffers: &mut Buffers, place: Place) -> Result<(), Trouble> {
+        let Place { path, above, ctime, is_new } = place;
         let (from, to) = (self.job.source, self.job.target);
         let in_source = |e: &io::Error| Trouble::source("listing", &path, e);
+        let in_target = |e: &io::Error| Trouble::target("listing", &path, e);
         let source = tree::open_unseen(from, &path, OFlags::DIRECTORY).map_err(|e| in_source(&e))?;
         // Before its names: what is changed in it from here on moves its time to after this one.
         let own = read(&source, b".", Detail::All).map_err(|e| in_source(&e))?;
-        let in_source_names = tree::names(from, &path, &source).map_err(|e| in_source(&e))?;
-        let (target, in_target_names) = tree::list(to, &path).map_err(|e| Trouble::target("listing", &path, &e))?;
-        let held = read(&target, b".", Detail::Stat).map_err(|e| Trouble::target("reading", &path, &e))?;
-        for (root, node) in [(from, &own), (to, &held)] {
+        if to.is(&own) {
+            return Err(Trouble::overlap(&path));
+        }
+        let names = tree::names(from, &path, &source).map_err(|e| in_source(&e))?;
+        let (target, held) = if is_new {
+            (to.open_in(&path, OFlags::DIRECTORY).map_err(|e| in_target(&e))?, Names::default())
+        } else {
+            tree::list(to, &path).map_err(|e| in_target(&e))?
+        };
+        let at = read(&target, b".", Detail::Stat).map_err(|e| Trouble::target("reading", &path, &e))?;
+        for (root, node) in [(from, &own), (to, &at)] {
             if !root.is_on_same(node) {
                 return Err(Trouble::source("entering", &path, &io::Error::other(tree::OTHER_FILE_SYSTEM)));
             }
         }
-        let is_lost = path.is_empty() && in_source_names.is_empty() && !in_target_names.is_empty();
-        if is_lost && !self.job.allow_empty {
+        if path.is_empty() && names.is_empty() && !held.is_empty() && !self.job.allow_empty {
             return Err(Trouble { kind: FailKind::Other, text: SUDDENLY_EMPTY.to_owned() });
         }
-        let names: Vec<tree::Name> = tree::merge(in_source_names, in_target_names).collect();
+        let (attributes, _) =
+            tree::xattrs_of(&target).map_err(|e| Trouble::target("reading the attributes of", &path, &e))?;
+        let inherits = attributes.iter().any(|(name, _)| name == b"system.posix_acl_default");
         let arrived = trust::arrived(above, [own.ctime, ctime]);
-        let dir = Arc::new(Dir { path, source, target, arrived, ctime: own.ctime });
-        let first_child = self.stack.len();
+        let dir = Arc::new(Dir::new(path, source, target, own, arrived, inherits));
         // What goes makes room for what comes.
-        for name in names.iter().filter(|name| !name.in_source) {
-            self.each(|walk| walk.extra(&dir, &name.bytes));
+        let mut is_held = vec![false; names.len()];
+        let mut next = 0;
+        for name in tree::merge(&names, &held) {
+            if name.in_source {
+                is_held[next] = name.in_target;
+                next += 1;
+            } else if !self.outcome.is_over() {
+                self.tell(self.extra(&dir, name.bytes));
+            }
         }
-        for name in names.iter().filter(|name| name.in_source) {
-            self.each(|walk| walk.entry(&dir, &name.bytes));
-        }
-        self.wait();
-        self.stack[first_child..].reverse();
-        if self.outcome.is_over() {
+        let all = names.len();
+        add(&self.outcome.found, all as u64 + u64::from(dir.path.is_empty()));
+        let listed = Arc::new(Listed { dir, names, held: is_held });
+        if all <= NAMES_AT_ONCE {
+            self.make(crew, buffers, &listed, 0..all);
             return Ok(());
         }
-        self.finish(&dir, own)
+        let part = |n: usize| n * NAMES_AT_ONCE..((n + 1) * NAMES_AT_ONCE).min(all);
+        let parts = (0..all.div_ceil(NAMES_AT_ONCE)).map(part);
+        // One is counted already.
+        parts.clone().skip(1).for_each(|_| listed.dir.enter());
+        // The first ones are taken first.
+        crew.urgent(parts.rev().map(|part| Task::Make(listed.clone(), part)));
+        Ok(())
     }
 
-    fn each(&mut self, make: impl FnOnce(&mut Self) -> Result<(), Trouble>) {
-        if self.outcome.is_over() {
-            return;
+    fn make(&self, crew: &Crew<Task>, buffers: &mut Buffers, listed: &Arc<Listed>, range: Range<usize>) {
+        for n in range.clone() {
+            if self.outcome.is_over() {
+                return;
+            }
+            match self.entry(crew, buffers, &listed.dir, listed.names.get(n), listed.held[n]) {
+                Ok(pieces) if pieces.is_empty() => {}
+                Ok(pieces) => {
+                    // A large file is open until its last piece is made: those go before the rest.
+                    let rest = Task::Make(listed.clone(), n + 1..range.end);
+                    return crew.urgent([rest].into_iter().chain(pieces));
+                }
+                Err(trouble) => self.outcome.tell(trouble),
+            }
         }
-        if let Err(trouble) = make(self) {
+        self.leave(&listed.dir);
+    }
+
+    fn tell(&self, made: Result<(), Trouble>) {
+        if let Err(trouble) = made {
             self.outcome.tell(trouble);
         }
-        self.tick();
     }
 
-    /// The directory's own metadata, when nothing in it will change any more.
-    fn finish(&mut self, dir: &Dir, own: Node) -> Result<(), Trouble> {
+    /// Something in the directory is done; after the last of it comes its own metadata, and nothing will change in it
+    /// any more.
+    fn leave(&self, dir: &Dir) {
+        if dir.leave() && !self.outcome.is_over() {
+            self.tell(self.finish(dir));
+        }
+    }
+
+    fn finish(&self, dir: &Dir) -> Result<(), Trouble> {
+        let own = &dir.own;
         add(&self.outcome.entries, 1);
         if self.job.pass == Pass::Final {
             let now = read(&dir.source, b".", Detail::Now).map_err(|e| Trouble::source("reading", &dir.path, &e))?;
@@ -199,136 +249,182 @@ impl Walk<'_> {
             }
         }
         if !self.as_root && own.mode & 0o500 != 0o500 {
-            self.late.push((dir.path.clone(), own));
+            let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+            late.push((dir.path.clone(), own.clone()));
             return Ok(());
         }
-        Entry { dir: &dir.target, name: b".", path: &dir.path, as_root: self.as_root }.settle(&own)
+        Entry { dir: &dir.target, name: b".", path: &dir.path, as_root: self.as_root }.settle_directory(own)
+    }
+
+    /// The modes that would have kept us out, those below first.
+    fn late(&self) {
+        let mut late = std::mem::take(&mut *self.late.lock().unwrap_or_else(PoisonError::into_inner));
+        late.sort_unstable_by(|(a, _), (b, _)| b.cmp(a));
+        for (path, own) in late {
+            let opened = self.job.target.open_in(&path, OFlags::DIRECTORY);
+            let opened = opened.map_err(|e| Trouble::target("opening", &path, &e));
+            self.tell(opened.and_then(|dir| {
+                Entry { dir: &dir, name: b".", path: &path, as_root: self.as_root }.settle_directory(&own)
+            }));
+        }
     }
 
     /// What the source does not have goes, in hot passes too: a file that became a directory could not be replaced
     /// otherwise, and a workload that rotates its files would fill the target with what it has long removed.
-    fn extra(&mut self, dir: &Dir, name: &[u8]) -> Result<(), Trouble> {
+    fn extra(&self, dir: &Dir, name: &[u8]) -> Result<(), Trouble> {
         let path = tree::join(&dir.path, name);
         let entry = Entry { dir: &dir.target, name, path: &path, as_root: self.as_root };
         match entry.look()? {
-            Some(node) => remove::remove(self.job.target, &entry, &node, self.outcome),
+            Some(node) => remove::remove(self.job, &entry, &node, self.outcome),
             None => Ok(()),
         }
     }
 
-    /// What the source has under a name.
-    fn entry(&mut self, dir: &Arc<Dir>, name: &[u8]) -> Result<(), Trouble> {
+    /// What the source has under a name; `is_held`: the target had something under it too. Returns the pieces of a large
+    /// file, which are still to be made.
+    fn entry(
+        &self,
+        crew: &Crew<Task>,
+        buffers: &mut Buffers,
+        dir: &Arc<Dir>,
+        name: &[u8],
+        is_held: bool,
+    ) -> Result<Vec<Task>, Trouble> {
         let path = tree::join(&dir.path, name);
         let source = read(&dir.source, name, self.detail()).map_err(|e| Trouble::source("reading", &path, &e))?;
         if !self.job.source.is_on_same(&source) {
             return Err(Trouble::source("entering", &path, &io::Error::other(tree::OTHER_FILE_SYSTEM)));
         }
         let entry = Entry { dir: &dir.target, name, path: &path, as_root: self.as_root };
-        let target = entry.look()?;
+        // An empty one is not listed.
+        let is_held = is_held || (dir.path.is_empty() && name == tree::LOST_FOUND);
+        let target = if is_held { entry.look()? } else { None };
         if target.as_ref().is_some_and(|held| !self.job.target.is_on_same(held)) {
             return Err(Trouble::target("entering", &path, &io::Error::other(tree::OTHER_FILE_SYSTEM)));
         }
         if source.kind == FileType::Directory {
-            return self.make_directory(dir, &entry, target);
+            let is_new = self.make_directory(&entry, target)?;
+            crew.later(Task::Enter(Place { path, above: dir.arrived, ctime: dir.own.ctime, is_new }));
+            return Ok(Vec::new());
         }
         add(&self.outcome.entries, 1);
-        match self.linked.get(&id(&source)).filter(|_| source.nlink > 1) {
-            Some(First { path: first, target: wanted, ctime }) if *ctime == source.ctime => {
-                return self.link(&entry, target, first, *wanted);
+        add(&self.outcome.files, u64::from(source.kind == FileType::RegularFile));
+        if source.nlink > 1 {
+            match self.links.claim(&source, dir, name) {
+                Claim::Make => {}
+                Claim::Wait => return Ok(Vec::new()),
+                Claim::Link(first) => return self.link(&entry, target, &first).map(|()| Vec::new()),
+                // Two files instead of one would be no copy of anything that ever was.
+                Claim::Changed if self.job.pass == Pass::Final => return Err(Trouble::changed(&path)),
+                Claim::Changed => {}
             }
-            // Two files instead of one would be no copy of anything that ever was.
-            Some(_) if self.job.pass == Pass::Final => return Err(Trouble::changed(&path)),
-            _ => {}
         }
-        let target = self.usable(&entry, &source, target)?;
-        if self.outcome.is_over() {
-            return Ok(());
-        }
-        let is_linked = source.nlink > 1;
-        let ctime = source.ctime;
-        let source_id = id(&source);
-        let mut made = true;
         if source.kind == FileType::RegularFile {
-            let name = name.to_vec();
-            if is_linked {
-                self.wait();
+            add(&self.outcome.bytes_found, source.size);
+        }
+        let found = Found { dir: dir.clone(), name: name.to_vec(), path, source, target };
+        let made = self.usable(found.clone()).and_then(|usable| match usable.source.kind {
+            FileType::RegularFile => self.worker.file(usable, buffers),
+            _ => self.make_other(&usable).map(|()| Made::Done),
+        });
+        match made {
+            Ok(Made::InPieces(large, pieces)) => {
+                dir.enter();
+                return Ok(pieces.into_iter().rev().map(|piece| Task::Piece(large.clone(), piece)).collect());
             }
-            let (outcome, see) = (self.outcome, &mut *self.see);
-            self.pool.begin(Task { dir: dir.clone(), name, source, target }, &mut || tick(outcome, see));
-            // The next name of it needs this one, if it was made.
-            made = !is_linked || self.wait();
-        } else {
-            self.make_other(&dir.source, &entry, &source, target)?;
+            Ok(Made::Done) => self.end(crew, &found, Ok(())),
+            Err(trouble) => self.end(crew, &found, Err(trouble)),
         }
-        if is_linked
-            && made
-            && let Some(now) = entry.look()?
-        {
-            self.owners.insert(id(&now), source_id);
-            self.linked.insert(source_id, First { path, target: id(&now), ctime });
-        }
-        Ok(())
+        Ok(Vec::new())
     }
 
-    fn make_directory(&mut self, dir: &Dir, entry: &Entry<'_>, target: Option<Node>) -> Result<(), Trouble> {
+    /// An entry is made, or could not be. Its other names follow.
+    fn end(&self, crew: &Crew<Task>, found: &Found, made: Result<(), Trouble>) {
+        let is_made = made.is_ok();
+        self.tell(made);
+        if found.source.nlink < 2 || self.outcome.is_over() {
+            return;
+        }
+        let held = match found.entry(self.as_root).look() {
+            Ok(held) => held.filter(|_| is_made),
+            Err(trouble) => return self.outcome.tell(trouble),
+        };
+        let Some(held) = held else {
+            let waiting = self.links.failed(&found.source);
+            return crew.urgent(waiting.into_iter().map(|(dir, name)| Task::Again(dir, name)));
+        };
+        let first = First { path: found.path.as_slice().into(), target: id(&held) };
+        for (dir, name) in self.links.made(&found.source, first.clone()) {
+            let path = tree::join(&dir.path, &name);
+            let entry = Entry { dir: &dir.target, name: &name, path: &path, as_root: self.as_root };
+            self.tell(entry.look().and_then(|target| self.link(&entry, target, &first)));
+            self.leave(&dir);
+        }
+    }
+
+    /// True if it was not there before.
+    fn make_directory(&self, entry: &Entry<'_>, target: Option<Node>) -> Result<bool, Trouble> {
         let failed = |e: &io::Error| Trouble::target("making directory", entry.path, e);
         match target {
             Some(held) if held.kind == FileType::Directory => {
                 if !self.as_root && held.mode & 0o700 != 0o700 {
                     entry.chmod(held.mode | 0o700).map_err(|e| failed(&e))?;
                 }
+                Ok(false)
             }
             other => {
                 if let Some(held) = other {
-                    remove::remove(self.job.target, entry, &held, self.outcome)?;
+                    remove::remove(self.job, entry, &held, self.outcome)?;
                 }
                 rustix::fs::mkdirat(entry.dir, entry.name, Mode::RWXU).map_err(|e| failed(&e.into()))?;
+                Ok(true)
             }
         }
-        self.stack.push(Place { path: entry.path.to_vec(), above: dir.arrived, ctime: dir.ctime });
-        Ok(())
     }
 
     /// Another name of what was made already.
-    fn link(&self, entry: &Entry<'_>, target: Option<Node>, first: &[u8], wanted: Id) -> Result<(), Trouble> {
+    fn link(&self, entry: &Entry<'_>, target: Option<Node>, first: &First) -> Result<(), Trouble> {
         if let Some(held) = target {
-            if id(&held) == wanted {
+            if id(&held) == first.target {
                 return Ok(());
             }
-            remove::remove(self.job.target, entry, &held, self.outcome)?;
+            remove::remove(self.job, entry, &held, self.outcome)?;
         }
         let failed = |e: &io::Error| Trouble::target("making hard link", entry.path, e);
-        let (parent, name) = tree::split(first);
+        let (parent, name) = tree::split(&first.path);
         let parent = self.job.target.open_in(parent, OFlags::DIRECTORY).map_err(|e| failed(&e))?;
         rustix::fs::linkat(&parent, name, entry.dir, entry.name, AtFlags::empty()).map_err(|e| failed(&e.into()))?;
         match entry.look()? {
-            Some(now) if id(&now) == wanted => Ok(()),
+            Some(now) if id(&now) == first.target => Ok(()),
             _ => Err(Trouble::meddled(entry.path)),
         }
     }
 
-    /// What stands in the target if it can become the source's entry; else it is removed. It cannot if it is of
+    /// Leaves what stands in the target if it can become the source's entry; else it is removed. It cannot if it is of
     /// another type, if it is the source's very inode, or if it is also the name of something else in the source:
     /// then whatever one of them got, the other would get too.
-    fn usable(&mut self, entry: &Entry<'_>, source: &Node, target: Option<Node>) -> Result<Option<Node>, Trouble> {
-        let Some(held) = target else { return Ok(None) };
-        let is_free = held.nlink < 2 || *self.owners.entry(id(&held)).or_insert_with(|| id(source)) == id(source);
+    fn usable(&self, mut found: Found) -> Result<Found, Trouble> {
+        let Some(held) = found.target.take() else { return Ok(found) };
+        let source = &found.source;
+        let is_free = held.nlink < 2 || self.links.is_free(&held, source);
         if held.kind == source.kind && id(&held) != id(source) && is_free {
-            return Ok(Some(held));
+            return Ok(Found { target: Some(held), ..found });
         }
+        let entry = found.entry(self.as_root);
         if held.kind == source.kind {
             // One name of several; nothing is lost by it, so it does not count as deleted.
             rustix::fs::unlinkat(entry.dir, entry.name, AtFlags::empty())
                 .map_err(|e| Trouble::target("replacing", entry.path, &e.into()))?;
         } else {
-            remove::remove(self.job.target, entry, &held, self.outcome)?;
+            remove::remove(self.job, &entry, &held, self.outcome)?;
         }
-        Ok(None)
+        Ok(found)
     }
 
     /// Symbolic links, FIFOs, sockets and devices.
-    fn make_other(&self, dir: &OwnedFd, entry: &Entry<'_>, source: &Node, target: Option<Node>) -> Result<(), Trouble> {
-        let now = read(dir, entry.name, Detail::All).map_err(|e| match e.raw_os_error() {
+    fn make_other(&self, found: &Found) -> Result<(), Trouble> {
+        let (source, entry) = (&found.source, found.entry(self.as_root));
+        let now = read(&found.dir.source, entry.name, Detail::All).map_err(|e| match e.raw_os_error() {
             // It was a link when it was looked at, and none when it was read.
             Some(22) if source.kind == FileType::Symlink => Trouble::changed(entry.path),
             _ => Trouble::source("reading", entry.path, &e),
@@ -336,8 +432,11 @@ impl Walk<'_> {
         if (id(&now), now.kind) != (id(source), source.kind) {
             return Err(Trouble::changed(entry.path));
         }
+        if now.kind == FileType::CharacterDevice && now.rdev == 0 {
+            add(&self.outcome.whiteouts, 1);
+        }
         let failed = |e: &io::Error| Trouble::target("making", entry.path, e);
-        let is_equal = match &target {
+        let is_equal = match &found.target {
             None => false,
             Some(_) if now.kind == FileType::Symlink => {
                 let link = rustix::fs::readlinkat(entry.dir, entry.name, Vec::new()).map_err(|e| failed(&e.into()))?;
@@ -347,7 +446,7 @@ impl Walk<'_> {
                 !matches!(now.kind, FileType::CharacterDevice | FileType::BlockDevice) || held.rdev == now.rdev
             }
         };
-        if target.is_some() && !is_equal {
+        if found.target.is_some() && !is_equal {
             rustix::fs::unlinkat(entry.dir, entry.name, AtFlags::empty()).map_err(|e| failed(&e.into()))?;
         }
         if !is_equal {
@@ -364,20 +463,6 @@ impl Walk<'_> {
     fn detail(&self) -> Detail {
         if self.job.pass == Pass::Final { Detail::Now } else { Detail::Stat }
     }
-
-    fn wait(&mut self) -> bool {
-        let (outcome, see) = (self.outcome, &mut *self.see);
-        self.pool.wait(&mut || tick(outcome, see))
-    }
-
-    fn tick(&mut self) {
-        tick(self.outcome, self.see);
-    }
-}
-
-fn tick(outcome: &Outcome<'_>, see: &mut dyn FnMut(Transfer)) {
-    let done = get(&outcome.entries);
-    see(Transfer { bytes: get(&outcome.bytes), entries: Some((done, done)) });
 }
 
 fn read(dir: &OwnedFd, name: &[u8], detail: Detail) -> io::Result<Node> {

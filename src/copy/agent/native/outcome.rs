@@ -44,6 +44,12 @@ impl Trouble {
         trouble
     }
 
+    /// One of the two directories is inside the other, seen from somewhere.
+    pub fn overlap(path: &[u8]) -> Self {
+        let text = format!("source and target overlap: one contains the other as {}", tree::shown(path));
+        Trouble { kind: FailKind::Usage, text }
+    }
+
     /// The source is not what it was a moment ago.
     pub fn changed(path: &[u8]) -> Self {
         Trouble { kind: FailKind::Vanished, text: format!("{} changed while it was copied", tree::shown(path)) }
@@ -69,8 +75,16 @@ fn kind_of(error: &io::Error) -> FailKind {
 pub struct Outcome<'a> {
     pub pass: Pass,
     stop: &'a Stop,
-    /// Entries of the source that are done.
+    /// Regular files of the source (names), and the sum of their sizes, hard-linked ones once.
+    pub files: AtomicU64,
+    pub bytes_found: AtomicU64,
+    /// Entries of the source that were found so far, and that are done.
+    pub found: AtomicU64,
     pub entries: AtomicU64,
+    /// Files of equal size and time that were read all the same.
+    pub reread: AtomicU64,
+    /// Character devices 0:0, by which overlay file systems mark what is deleted.
+    pub whiteouts: AtomicU64,
     /// Bytes of content that were handled: copied, compared, or known to be equal.
     pub bytes: AtomicU64,
     pub files_copied: AtomicU64,
@@ -92,7 +106,12 @@ impl<'a> Outcome<'a> {
         Outcome {
             pass,
             stop,
+            files: AtomicU64::new(0),
+            bytes_found: AtomicU64::new(0),
+            found: AtomicU64::new(0),
             entries: AtomicU64::new(0),
+            reread: AtomicU64::new(0),
+            whiteouts: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             files_copied: AtomicU64::new(0),
             bytes_copied: AtomicU64::new(0),

@@ -4,7 +4,8 @@
 //! stay true: nothing outside of the target is removed, no link is followed, no other file system is entered; the
 //! depth of the tree takes memory, not stack and not descriptors.
 
-use super::super::tree::{self, Detail, Node, Root};
+use super::super::tree::{self, Detail, Node};
+use super::Job;
 use super::meta::Entry;
 use super::outcome::{Outcome, Trouble, add};
 use rustix::fs::{AtFlags, FileType, OFlags};
@@ -16,7 +17,8 @@ use std::os::fd::OwnedFd;
 ///
 /// # Errors
 /// With the first entry that cannot be removed.
-pub fn remove(root: &Root, entry: &Entry<'_>, node: &Node, outcome: &Outcome<'_>) -> Result<(), Trouble> {
+pub fn remove(job: &Job<'_>, entry: &Entry<'_>, node: &Node, outcome: &Outcome<'_>) -> Result<(), Trouble> {
+    let root = job.target;
     // Mounted here by somebody: it is not ours to remove.
     if !root.is_on_same(node) {
         return Err(Trouble::target("removing", entry.path, &io::Error::other(tree::OTHER_FILE_SYSTEM)));
@@ -37,6 +39,9 @@ pub fn remove(root: &Root, entry: &Entry<'_>, node: &Node, outcome: &Outcome<'_>
             continue;
         }
         let Some(own) = (Entry { dir: &parent, name, path: &path, as_root: entry.as_root }).look()? else { continue };
+        if job.source.is(&own) {
+            return Err(Trouble::overlap(&path));
+        }
         // Mounted here by somebody: it is not ours to empty.
         if !root.is_on_same(&own) {
             return Err(failed(&path, &io::Error::other(tree::OTHER_FILE_SYSTEM)));
@@ -47,9 +52,9 @@ pub fn remove(root: &Root, entry: &Entry<'_>, node: &Node, outcome: &Outcome<'_>
         }
         let (dir, names) = tree::list(root, &path).map_err(|e| failed(&path, &e))?;
         stack.push((path.clone(), true));
-        for name in names {
-            let child = tree::join(&path, &name);
-            let node = match tree::node(&dir, &name, Detail::Stat) {
+        for name in names.iter() {
+            let child = tree::join(&path, name);
+            let node = match tree::node(&dir, name, Detail::Stat) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 other => other.map_err(|e| failed(&child, &e))?,
             };
@@ -59,7 +64,7 @@ pub fn remove(root: &Root, entry: &Entry<'_>, node: &Node, outcome: &Outcome<'_>
             if node.is_some_and(|node| node.kind == FileType::Directory) {
                 stack.push((child, false));
             } else {
-                unlink(&dir, &name, &child, AtFlags::empty(), outcome)?;
+                unlink(&dir, name, &child, AtFlags::empty(), outcome)?;
             }
         }
     }
