@@ -6,6 +6,7 @@
 use crate::copy::agent::stop::Stop;
 use crate::copy::agent::{copy, exercise, rsync, verify};
 use crate::copy::report::{FailKind, Line, Mode, Pass, TERMINATION_MESSAGE_BYTES};
+use crate::words::size;
 use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
 use std::fs::OpenOptions;
@@ -59,6 +60,9 @@ struct CopyArgs {
     /// Threads of the native engine [default: as many as make it faster, at most 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: Option<u16>,
+    /// Bytes of content per second at most, as 50Mi
+    #[arg(long, value_name = "SIZE", value_parser = bandwidth)]
+    bandwidth_limit: Option<u64>,
     /// native: this program; rsync: the rsync of the image or machine
     #[arg(long, default_value = "native")]
     engine: EngineArg,
@@ -129,6 +133,13 @@ enum ModeArg {
     Metadata,
 }
 
+fn bandwidth(text: &str) -> Result<u64, String> {
+    match size::parse_bytes(text) {
+        Ok(bytes) if bytes > 0 => Ok(bytes),
+        _ => Err(format!("`{text}` is no number of bytes, as 50Mi is")),
+    }
+}
+
 /// A pod of the lab is a process that must not outlive it, however it ends.
 fn end_with_lab() -> Result<(), String> {
     let Some(lab) = std::env::var("PVMIGRATE_LAB_PID").ok().and_then(|pid| pid.parse::<i32>().ok()) else {
@@ -175,7 +186,17 @@ fn run_copy(args: CopyArgs, stop: &Stop) -> u8 {
     };
     let CopyArgs { source, target, since, since_end, allow_empty, .. } = args;
     let workers = args.workers.map(usize::from);
-    let job = copy::Job { source, target, pass, since, since_end, allow_empty, engine, workers };
+    let job = copy::Job {
+        source,
+        target,
+        pass,
+        since,
+        since_end,
+        allow_empty,
+        engine,
+        workers,
+        bandwidth: args.bandwidth_limit,
+    };
     let report = copy::copy(&job, stop, &mut |line| print(&line.to_json()));
     if !report.ok {
         talk(&format!("agent: {}", report.meaning));
@@ -290,6 +311,9 @@ mod tests {
             ("copy /src /dst --pass hot --allow-empty", true),
             ("copy /src /dst --pass hot --workers 64", true),
             ("copy /src /dst --pass hot --workers 0", false),
+            ("copy /src /dst --pass hot --bandwidth-limit 50Mi", true),
+            ("copy /src /dst --pass hot --bandwidth-limit 0", false),
+            ("copy /src /dst --pass hot --bandwidth-limit fast", false),
             ("copy /src /dst --pass hot --engine cp", false),
             ("copy /src /dst", false),
             ("copy /src --pass hot", false),

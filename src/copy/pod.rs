@@ -22,14 +22,22 @@ pub enum Task {
         since_end: Option<String>,
         /// An empty source is meant.
         allow_empty: bool,
-        /// Instead of the agent's own.
-        engine: Option<String>,
+        how: How,
     },
     Verify {
         last: bool,
         mode: String,
         since: Option<String>,
     },
+}
+
+/// How a pass is made, where that is not the agent's own choice.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct How {
+    pub engine: Option<String>,
+    pub workers: Option<i64>,
+    /// A size per second.
+    pub bandwidth: Option<String>,
 }
 
 impl Task {
@@ -53,10 +61,15 @@ impl Task {
         let mut args = vec!["agent".to_owned()];
         let (since, since_end) = match self {
             Task::Reserve => return vec!["--version".to_owned()],
-            Task::Copy { last, since, since_end, allow_empty, engine } => {
+            Task::Copy { last, since, since_end, allow_empty, how } => {
                 args.extend(["copy", SOURCE, TARGET, "--pass", if *last { "final" } else { "hot" }].map(str::to_owned));
-                if let Some(engine) = engine {
-                    args.extend(["--engine".to_owned(), engine.clone()]);
+                let workers = how.workers.map(|workers| workers.to_string());
+                for (word, value) in
+                    [("--engine", &how.engine), ("--workers", &workers), ("--bandwidth-limit", &how.bandwidth)]
+                {
+                    if let Some(value) = value {
+                        args.extend([word.to_owned(), value.clone()]);
+                    }
                 }
                 if *allow_empty {
                     args.push("--allow-empty".to_owned());
@@ -298,7 +311,7 @@ mod tests {
                 since: Some("2026-11-21T04:00:00Z".into()),
                 since_end: Some("2026-11-21T04:05:00Z".into()),
                 allow_empty: false,
-                engine: None,
+                how: How::default(),
             },
             image: "docker.io/pvmigrate/agent:0.1.0".into(),
             source: Some("data".into()),
@@ -324,14 +337,17 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_said_by_name() {
-        let args = |engine: Option<&str>, allow_empty| {
+        let args = |engine: Option<&str>, allow_empty: bool| {
             let (since, since_end, engine) = (Some("T".into()), Some("E".into()), engine.map(str::to_owned));
-            Task::Copy { last: false, since, since_end, allow_empty, engine }.args().join(" ")
+            let (workers, bandwidth) = (allow_empty.then_some(7), allow_empty.then(|| "50Mi".to_owned()));
+            let how = How { engine, workers, bandwidth };
+            Task::Copy { last: false, since, since_end, allow_empty, how }.args().join(" ")
         };
         let rest = "--since T --since-end E";
         assert_eq!(args(None, false), format!("agent copy /source /target --pass hot {rest}"));
         assert_eq!(args(Some("rsync"), false), format!("agent copy /source /target --pass hot --engine rsync {rest}"));
-        assert_eq!(args(None, true), format!("agent copy /source /target --pass hot --allow-empty {rest}"));
+        let all = "--workers 7 --bandwidth-limit 50Mi --allow-empty";
+        assert_eq!(args(None, true), format!("agent copy /source /target --pass hot {all} {rest}"));
     }
 
     #[test]

@@ -442,14 +442,14 @@ pub async fn nodes_are_clean(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::copy::pod::Task;
+    use crate::copy::pod::{How, Task};
 
     fn plan() -> PodPlan {
         PodPlan {
             name: "p".into(),
             namespace: "shop".into(),
             run: "0123abcd".into(),
-            task: Task::Copy { last: false, since: None, since_end: None, allow_empty: false, engine: None },
+            task: Task::Copy { last: false, since: None, since_end: None, allow_empty: false, how: How::default() },
             image: "i".into(),
             source: Some("data".into()),
             target: "t".into(),

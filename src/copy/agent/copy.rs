@@ -41,6 +41,8 @@ pub struct Job {
     pub engine: Engine,
     /// How many threads the native engine uses; as many as make it faster if nothing is said.
     pub workers: Option<usize>,
+    /// Bytes per second at most.
+    pub bandwidth: Option<u64>,
 }
 
 /// Who moves the bytes.
@@ -133,8 +135,8 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
     match &job.engine {
         Engine::Native => {
             ticker.phase(Phase::Copy);
-            let (pass, allow_empty, workers) = (job.pass, job.allow_empty, job.workers);
-            let pass = native::Job { source: &source, target: &target, pass, trust, allow_empty, workers };
+            let Job { pass, allow_empty, workers, bandwidth, .. } = *job;
+            let pass = native::Job { source: &source, target: &target, pass, trust, allow_empty, workers, bandwidth };
             run_native(&pass, stop, ticker, report)?;
         }
         Engine::Rsync(program) => {
@@ -249,7 +251,11 @@ fn run_rsync(
     }
     let real = |path: &PathBuf| path.canonicalize().map_err(|e| Failure::system(path.display(), &e));
     let as_root = rustix::process::geteuid().is_root();
-    let argv = rsync::argv(run, job.pass, as_root, lost_found, &real(&job.source)?, &real(&job.target)?);
+    let mut argv = rsync::argv(run, job.pass, as_root, lost_found, &real(&job.source)?, &real(&job.target)?);
+    if let Some(bandwidth) = job.bandwidth {
+        // In units of 1024 bytes, and 0 is no limit.
+        argv.insert(0, format!("--bwlimit={}", (bandwidth / 1024).max(1)).into());
+    }
     let ended = child::run(program, &argv, feed, stop, &mut |transfer| ticker.transferred(transfer))?;
     report.files_copied += ended.stats.files_copied;
     report.bytes_copied += ended.stats.bytes_copied;

@@ -14,6 +14,7 @@ mod file_system;
 mod groups;
 mod hash;
 pub mod native;
+mod pace;
 mod pages;
 #[cfg(test)]
 #[expect(clippy::print_stdout, reason = "a test says what this machine cannot do")]

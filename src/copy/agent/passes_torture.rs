@@ -440,8 +440,15 @@ fn roots(bench: &Bench) -> [Root; 2] {
 /// A final pass that trusts times as it is told to; how many files it copied.
 fn native_pass(bench: &Bench, trust: Trust) -> u64 {
     let ([source, target], stop) = (roots(bench), Stop::new());
-    let job =
-        native::Job { source: &source, target: &target, pass: Pass::Final, trust, allow_empty: false, workers: None };
+    let job = native::Job {
+        source: &source,
+        target: &target,
+        pass: Pass::Final,
+        trust,
+        allow_empty: false,
+        workers: None,
+        bandwidth: None,
+    };
     let outcome = native::run(&job, &stop, &mut |_| {});
     assert!(outcome.failure().is_none());
     native::get(&outcome.files_copied)

@@ -63,7 +63,7 @@ impl Bench {
         let [since, since_end] = [since.map(|report| &report.started_at), since.map(|report| &report.ended_at)]
             .map(|time| time.map(|time| time.parse().unwrap()));
         let (source, target, engine) = (self.source(""), self.target(""), self.engine.clone());
-        Job { source, target, pass, since, since_end, allow_empty: false, engine, workers: None }
+        Job { source, target, pass, since, since_end, allow_empty: false, engine, workers: None, bandwidth: None }
     }
 
     pub(super) fn pass(&self, pass: Pass, since: Option<&CopyReport>) -> CopyReport {
@@ -352,8 +352,15 @@ fn a_source_that_is_suddenly_empty_empties_nothing() {
             assert!(report.meaning.contains("the source is empty"), "{report:?}");
             // As if it had been emptied after the scan.
             let [from, to] = [bench.source(""), bench.target("")].map(|path| tree::Root::open(&path).unwrap());
-            let job =
-                native::Job { source: &from, target: &to, pass, trust: Trust::NONE, allow_empty: false, workers: None };
+            let job = native::Job {
+                source: &from,
+                target: &to,
+                pass,
+                trust: Trust::NONE,
+                allow_empty: false,
+                workers: None,
+                bandwidth: None,
+            };
             let failure = native::run(&job, &Stop::new(), &mut |_| {}).failure().unwrap();
             assert!(!failure.retryable && failure.meaning == report.meaning, "{failure:?}");
             assert!(bench.target("file").exists());
@@ -440,7 +447,15 @@ fn what_is_mounted_within_is_neither_passed_over_nor_touched() {
             let [source, target] = [&job.source, &job.target].map(|path| tree::Root::open(path).unwrap());
             let stop = Stop::new();
             let (pass, trust) = (job.pass, Trust::NONE);
-            let job = native::Job { source: &source, target: &target, pass, trust, allow_empty: false, workers: None };
+            let job = native::Job {
+                source: &source,
+                target: &target,
+                pass,
+                trust,
+                allow_empty: false,
+                workers: None,
+                bandwidth: None,
+            };
             let outcome = native::run(&job, &stop, &mut |_| {});
             let failure = bench.is_native().then(|| outcome.failure().unwrap());
             assert!(run("umount", &[&place]));

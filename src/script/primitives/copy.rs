@@ -6,7 +6,7 @@ use crate::cluster::pv::{Backend, Pv};
 use crate::cluster::pvc::Pvc;
 use crate::cluster::{Fact, known, text, workload};
 use crate::copy::plan::{Placement, node};
-use crate::copy::pod::{PodPlan, Task, check_patch};
+use crate::copy::pod::{How, PodPlan, Task, check_patch};
 use crate::copy::run;
 use crate::script::enter::Step;
 use crate::words::clock::{Clock, human_seconds};
@@ -36,6 +36,8 @@ pub const TABLE: &[Primitive] = &[
             option("since_end", Type::Text, "`ended_at` of that pass; without it the target is trusted in nothing"),
             option("allow_empty", Type::Bool, "an empty source empties the target, which is refused otherwise"),
             option("engine", Type::Text, "native (the default) or rsync, where the image has it"),
+            option("workers", Type::Int, "threads of the native engine: as many as make it faster if absent or 0"),
+            option("bandwidth", Type::Size, "content that is read per second, at most"),
             option("node", Type::Text, "where to run; where the source is used if absent"),
             option("workload", Type::AnyObject, "whose pods say where they may run"),
             option("image", Type::Text, "the agent's image"),
@@ -203,13 +205,22 @@ fn is_final(args: &Args) -> Result<bool, Problem> {
     }
 }
 
-/// Another engine than the agent's own, which is not named, so that pods of either kind of agent understand it.
-fn engine(args: &Args) -> Result<Option<String>, Problem> {
-    match args.option_text("engine").unwrap_or("native") {
-        "native" => Ok(None),
-        "rsync" => Ok(Some("rsync".to_owned())),
-        other => Err(Problem::usage(format!("`{other}` is not an engine")).hint("native or rsync")),
-    }
+/// Only what is not the agent's own choice is said, so that pods of either kind of agent understand it.
+fn how(args: &Args) -> Result<How, Problem> {
+    let engine = match args.option_text("engine").unwrap_or("native") {
+        "native" => None,
+        "rsync" => Some("rsync".to_owned()),
+        other => return Err(Problem::usage(format!("`{other}` is not an engine")).hint("native or rsync")),
+    };
+    let workers = match args.option_int("workers").filter(|workers| *workers != 0) {
+        Some(workers) if !(1..=64).contains(&workers) => {
+            return Err(Problem::usage(format!("{workers} is no number of threads"))
+                .hint("1 to 64, or 0: as many as make it faster"));
+        }
+        workers => workers,
+    };
+    let bandwidth = args.option_text("bandwidth").filter(|size| !size.is_empty()).map(str::to_owned);
+    Ok(How { engine, workers, bandwidth })
 }
 
 /// The pod, on no node yet.
@@ -252,7 +263,7 @@ async fn run_copy_pod(step: Step, args: Args) -> Result<Json, Problem> {
     }
     let allow_empty = args.option_bool("allow_empty");
     // A pod that was planned before a crash keeps its node: the journal has it with the write.
-    let mut plan = pod_plan(&step, &args, Task::Copy { last, since, since_end, allow_empty, engine: engine(&args)? })?;
+    let mut plan = pod_plan(&step, &args, Task::Copy { last, since, since_end, allow_empty, how: how(&args)? })?;
     // A final pass that an earlier process began was not watched from its beginning: it is seen to its end, and made again.
     let unwatched = last && door.journal.recorded(&step.id.part("create-1")).is_some();
     if last {

@@ -121,17 +121,35 @@ cluster_test!(exclusive the_default_class_follows_and_old_templates_are_named, a
 
 cluster_test!(a_last_copy_that_takes_too_long_gives_the_source_back, async |w: &World| {
     let shop = shop(w, "slow", "fast").await;
-    let mut run = shop.start(&["--max-downtime", "1"]);
+    let mut run = shop.start(&["--max-downtime", "3"]);
     freeze_at(&mut run, |event| asks_for_copy(event, "final")).await;
     let since = Instant::now();
-    let late = async || (since.elapsed() > Duration::from_millis(2200)).then_some(());
+    let late = async || (since.elapsed() > Duration::from_millis(4200)).then_some(());
     w.until("the last copy to be late", Duration::from_secs(10), late).await;
     thaw(&run);
     let late = run.wait().await.exits(4);
-    late.says("took longer than 1 s").says("started again on the source").says("--max-downtime").done();
+    late.says("took longer than 3 s").says("started again on the source").says("--max-downtime").done();
     shop.is_on_the_source().await;
     assert_eq!(w.leftovers().await, Vec::<String>::new());
     w.pvmigrate(&shop.args(&["--max-downtime", "300"])).await.succeeds().done();
+    shop.has_moved().await;
+});
+
+cluster_test!(a_unit_whose_last_copy_would_take_too_long_is_not_stopped, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    w.in_volume("data", |volume| fs::write(volume.join("much"), vec![b'x'; 12 << 20]).expect("there is room")).await;
+    let before = w.get("Deployment", "web").await["metadata"]["generation"].clone();
+    // Six seconds for what is there, and one pass only.
+    let slowly = ["--max-downtime", "3", "--hot-passes", "1", "--bandwidth-limit", "2Mi", "--workers", "2"];
+    let refused = w.pvmigrate(&shop.args(&slowly)).await.exits(4);
+    refused.says("the last hot pass of").says("was not stopped").says("--hot-passes").done();
+    assert_eq!(w.get("Deployment", "web").await["metadata"]["generation"], before);
+    shop.is_on_the_source().await;
+    assert_eq!(w.leftovers().await, Vec::<String>::new());
+    let wrong = w.pvmigrate(&shop.args(&["--workers", "65"])).await.exits(2);
+    wrong.says("--workers 65 is no number of threads").done();
+    let fast = ["--max-downtime", "30", "--hot-passes", "2", "--bandwidth-limit", "8Mi"];
+    w.pvmigrate(&shop.args(&fast)).await.succeeds().done();
     shop.has_moved().await;
 });
 

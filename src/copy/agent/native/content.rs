@@ -62,12 +62,13 @@ pub struct Content<'a> {
 }
 
 impl Content<'_> {
-    /// Makes the target equal, or compares it. True if they differed. `go_on` is told how many more bytes are done.
+    /// Makes the target equal, or compares it. True if they differed. `go_on` is told how many more bytes are done, and how
+    /// many were read for it.
     /// A source that shrinks meanwhile gives a target as short as it has become.
     ///
     /// # Errors
     /// If one side cannot be read or written, or if `go_on` said no.
-    pub fn settle(&self, buffers: &mut Buffers, go_on: &mut dyn FnMut(u64) -> bool) -> Result<bool, Fault> {
+    pub fn settle(&self, buffers: &mut Buffers, go_on: &mut dyn FnMut(u64, u64) -> bool) -> Result<bool, Fault> {
         let differed = self.begin()?;
         if differed && self.way == Way::Compare {
             return Ok(true);
@@ -111,7 +112,7 @@ impl Content<'_> {
         &self,
         part: Range<u64>,
         buffers: &mut Buffers,
-        go_on: &mut dyn FnMut(u64) -> bool,
+        go_on: &mut dyn FnMut(u64, u64) -> bool,
     ) -> Result<bool, Fault> {
         let (mut at, mut differed) = (part.start, false);
         while at < part.end && !(differed && self.way == Way::Compare) {
@@ -136,7 +137,7 @@ impl Content<'_> {
         range: Range<u64>,
         buffers: &mut Buffers,
         differed: &mut bool,
-        go_on: &mut dyn FnMut(u64) -> bool,
+        go_on: &mut dyn FnMut(u64, u64) -> bool,
     ) -> Result<bool, Fault> {
         let mut at = range.start;
         while at < range.end {
@@ -158,7 +159,7 @@ impl Content<'_> {
                 }
                 return Ok(false);
             }
-            if !go_on(got as u64) {
+            if !go_on(got as u64, got as u64) {
                 return Err(Fault::Stopped);
             }
             if *differed && self.way == Way::Compare {
@@ -174,7 +175,7 @@ impl Content<'_> {
         range: Range<u64>,
         buffers: &mut Buffers,
         differed: &mut bool,
-        go_on: &mut dyn FnMut(u64) -> bool,
+        go_on: &mut dyn FnMut(u64, u64) -> bool,
     ) -> Result<(), Fault> {
         let (bytes, mut at) = (range.end - range.start, range.start);
         while self.way != Way::Fresh && at < range.end {
@@ -189,12 +190,12 @@ impl Content<'_> {
                     break;
                 }
                 here += got as u64;
-                if !go_on(0) {
+                if !go_on(0, got as u64) {
                     return Err(Fault::Stopped);
                 }
             }
         }
-        if go_on(bytes) { Ok(()) } else { Err(Fault::Stopped) }
+        if go_on(bytes, 0) { Ok(()) } else { Err(Fault::Stopped) }
     }
 
     /// Writes the blocks that differ; true if there are any.
@@ -307,7 +308,7 @@ mod tests {
         let size = source.metadata().unwrap().len();
         let allocated = source.metadata().unwrap().blocks() * 512;
         let (content, mut seen) = (Content { source: &from, target: &to, size, allocated, way }, 0);
-        let differed = content.settle(&mut Buffers::new(), &mut |bytes| {
+        let differed = content.settle(&mut Buffers::new(), &mut |bytes, _| {
             seen += bytes;
             true
         });
@@ -382,10 +383,10 @@ mod tests {
         source.set_len(70_000).unwrap();
         let allocated = 160 << 10;
         let content = Content { source: &from, target: &to, size: 160 << 10, allocated, way: Way::Fresh };
-        assert!(content.settle(&mut Buffers::new(), &mut |_| true).unwrap());
+        assert!(content.settle(&mut Buffers::new(), &mut |_, _| true).unwrap());
         // What follows the end is a hole to the kernel: whoever asks for the size afterwards sees that it changed.
         assert!(target.metadata().unwrap().len() >= 70_000);
         let stopped = Content { source: &from, target: &to, size: 70_000, allocated, way: Way::Update };
-        assert!(matches!(stopped.settle(&mut Buffers::new(), &mut |_| false), Err(Fault::Stopped)));
+        assert!(matches!(stopped.settle(&mut Buffers::new(), &mut |_, _| false), Err(Fault::Stopped)));
     }
 }

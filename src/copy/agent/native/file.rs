@@ -5,6 +5,8 @@
 //! decides what is read; whatever was written is vouched for only by the time that is set last; the source's metadata
 //! are those of before its content was read, so that what changed meanwhile is seen by the next pass.
 
+use super::super::pace::Pace;
+use super::super::stop::Stop;
 use super::super::tree::{self, Detail, Node};
 use super::super::trust::Trust;
 use super::content::{Buffers, Content, Fault, Way};
@@ -58,6 +60,8 @@ impl Dir {
 /// What a thread needs to know of the pass.
 pub struct Worker<'a> {
     pub outcome: &'a Outcome<'a>,
+    pub stop: &'a Stop,
+    pub pace: Pace,
     pub trust: Trust,
     pub as_root: bool,
     /// True if a flush of the whole file system does not tell of errors of writing.
@@ -149,7 +153,8 @@ impl Worker<'_> {
                 Large { found, open, differed: differed.into(), failed: false.into(), left: pieces.len().into() };
             return Ok(Made::InPieces(Arc::new(large), pieces));
         }
-        let differed = self.content(&open, path, |content| content.settle(buffers, &mut |bytes| self.go_on(bytes)))?;
+        let differed =
+            self.content(&open, path, |content| content.settle(buffers, &mut |done, read| self.go_on(done, read)))?;
         self.finish(&found, &open, differed)?;
         Ok(Made::Done)
     }
@@ -163,7 +168,7 @@ impl Worker<'_> {
     ) -> Option<(Result<(), Trouble>, Found)> {
         let Large { found, open, differed, failed, left } = large;
         if !failed.load(Ordering::Relaxed) {
-            let settle = |content: Content<'_>| content.piece(piece, buffers, &mut |bytes| self.go_on(bytes));
+            let settle = |content: Content<'_>| content.piece(piece, buffers, &mut |done, read| self.go_on(done, read));
             match self.content(open, &found.path, settle) {
                 Ok(differs) => {
                     differed.fetch_or(differs, Ordering::Relaxed);
@@ -274,7 +279,7 @@ impl Worker<'_> {
     ) -> Result<bool, Trouble> {
         let Node { size, allocated, .. } = *node;
         let content = Content { source, target, size, allocated, way: Way::Compare };
-        content.settle(buffers, &mut |bytes| self.go_on(bytes)).map_err(|fault| told(fault, path))
+        content.settle(buffers, &mut |done, read| self.go_on(done, read)).map_err(|fault| told(fault, path))
     }
 
     fn content(
@@ -288,8 +293,9 @@ impl Worker<'_> {
         make(Content { source, target, size, allocated, way: *way }).map_err(|fault| told(fault, path))
     }
 
-    fn go_on(&self, bytes: u64) -> bool {
-        add(&self.outcome.bytes, bytes);
+    fn go_on(&self, done: u64, read: u64) -> bool {
+        add(&self.outcome.bytes, done);
+        self.pace.pay(read, self.stop);
         !self.outcome.is_over()
     }
 }

@@ -18,6 +18,7 @@ mod remove;
 
 use super::crew::{self, Crew};
 use super::file_system;
+use super::pace::Pace;
 use super::rsync::Transfer;
 use super::stop::Stop;
 use super::tree::{self, Detail, Names, Node, Root};
@@ -55,6 +56,8 @@ pub struct Job<'a> {
     pub allow_empty: bool,
     /// How many threads; as many as make it faster if nothing is said.
     pub workers: Option<usize>,
+    /// Bytes of content per second at most.
+    pub bandwidth: Option<u64>,
 }
 
 /// A volume that was not mounted, or the directory of another node, looks like this in any pass.
@@ -67,7 +70,8 @@ pub fn run<'a>(job: &Job<'_>, stop: &'a Stop, see: &mut dyn FnMut(Transfer)) -> 
     let outcome = Outcome::new(job.pass, stop);
     let as_root = rustix::process::geteuid().is_root();
     let flush_each = !file_system::flush_tells(job.target);
-    let worker = Worker { outcome: &outcome, trust: job.trust, as_root, flush_each };
+    let pace = Pace::new(job.bandwidth);
+    let worker = Worker { outcome: &outcome, stop, pace, trust: job.trust, as_root, flush_each };
     let walk = Walk { job, outcome: &outcome, as_root, worker, links: Links::default(), late: Mutex::default() };
     let root = Place { path: Vec::new(), above: ALWAYS, ctime: ALWAYS, is_new: false };
     let mut tuner = Tuner::new(job.workers);
