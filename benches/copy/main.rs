@@ -4,11 +4,12 @@
 //! cargo bench --bench copy -- [DIR] [--only WORD] [--rounds N]
 //! ```
 //!
-//! DIR is where the trees are made, or where temporary files are; it needs 10 GiB, and root to forget what was read before
-//! each run and to put a directory behind a wire (`slow`). Every tool makes the same copy in every round, one after the
+//! DIR is where the trees are made, or where temporary files are; it needs 16 GiB. Root is needed to forget what was read
+//! before each run, to copy to a file system that is new each time (a file with ext4 in it), and to put a directory behind a
+//! wire (`slow`). Every tool makes the same copy in every round, one after the
 //! other and another one first each time; the medians are printed as a table. Whoever does not write to the disk by
 //! himself is followed by a `sync`, which is counted. A tool that is not installed is left out, by name.
-#![expect(clippy::print_stdout, reason = "a bench measures and prints")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench measures and prints")]
 
 mod slow;
 
@@ -33,7 +34,7 @@ const TOOLS: [Tool; 7] = [
         name: "pvmigrate",
         program: env!("CARGO_BIN_EXE_pvmigrate"),
         fresh: "$P agent copy $S $D --pass hot",
-        again: Some("$P agent copy $S $D --pass hot --since $SINCE --since-end $SINCE_END"),
+        again: Some("$P agent copy $S $D --pass hot --since $SINCE --since-end $SINCE"),
     },
     Tool {
         name: "rsync -aHAX",
@@ -48,7 +49,7 @@ const TOOLS: [Tool; 7] = [
         again: Some("cp -au $S/. $D/ && sync -f $D"),
     },
     Tool {
-        name: "tar | tar",
+        name: "tar, tar",
         program: "tar",
         fresh: "tar -C $S -cSf - --xattrs --acls --numeric-owner . | tar -C $D -xpf - --xattrs --acls --numeric-owner && sync -f $D",
         again: None,
@@ -62,14 +63,14 @@ const TOOLS: [Tool; 7] = [
     Tool {
         name: "fpsync -n 4",
         program: "fpsync",
-        fresh: "fpsync -n 4 -f 2000 -o '-aHAX --numeric-ids' $S/ $D/ && sync -f $D",
-        again: Some("fpsync -n 4 -f 2000 -o '-aHAX --numeric-ids' $S/ $D/ && sync -f $D"),
+        fresh: "fpsync -n 4 -f 2000 -o '-lptgoD -AX --numeric-ids' $S/ $D/ && sync -f $D",
+        again: Some("fpsync -n 4 -f 2000 -o '-lptgoD -AX --numeric-ids' $S/ $D/ && sync -f $D"),
     },
     Tool {
         name: "fpsync -n 16",
         program: "fpsync",
-        fresh: "fpsync -n 16 -f 100 -o '-aHAX --numeric-ids' $S/ $D/ && sync -f $D",
-        again: Some("fpsync -n 16 -f 100 -o '-aHAX --numeric-ids' $S/ $D/ && sync -f $D"),
+        fresh: "fpsync -n 16 -f 100 -o '-lptgoD -AX --numeric-ids' $S/ $D/ && sync -f $D",
+        again: Some("fpsync -n 16 -f 100 -o '-lptgoD -AX --numeric-ids' $S/ $D/ && sync -f $D"),
     },
 ];
 
@@ -88,19 +89,19 @@ fn main() {
     if wanted("small") {
         let source = dir.path().join("small");
         small_files(&source, 50_000, 500);
-        table("50,000 small files", &source, dir.path(), &options, None);
+        table("50,000 small files", &source, dir.path(), &options, Where::Volume);
         fs::remove_dir_all(&source).expect("it is ours");
     }
     if wanted("large") {
         let source = dir.path().join("large");
         large_file(&source, 4 << 30);
-        table("one file of 4 GiB", &source, dir.path(), &options, None);
+        table("one file of 4 GiB", &source, dir.path(), &options, Where::Directory);
         fs::remove_dir_all(&source).expect("it is ours");
     }
     if wanted("wire") {
         let source = dir.path().join("wire");
         small_files(&source, 1600, 16);
-        table("1,600 files, 1 ms an operation", &source, dir.path(), &options, Some(Duration::from_millis(1)));
+        table("1,600 files, 1 ms an operation", &source, dir.path(), &options, Where::Wire(Duration::from_millis(1)));
         fs::remove_dir_all(&source).expect("it is ours");
     }
     if wanted("unchanged") {
@@ -153,8 +154,19 @@ fn large_file(root: &Path, bytes: u64) {
     }
 }
 
+/// What is copied to.
+#[derive(Clone, Copy)]
+enum Where {
+    /// A new file system in a file: of many files what was deleted before makes the making of others slower.
+    Volume,
+    /// A directory of the same disk.
+    Directory,
+    /// The same, and the source too, with every operation so much later.
+    Wire(Duration),
+}
+
 /// A first copy with every tool, in every round.
-fn table(task: &str, source: &Path, dir: &Path, options: &Options, delay: Option<Duration>) {
+fn table(task: &str, source: &Path, dir: &Path, options: &Options, to: Where) {
     let mut all: [Vec<f64>; TOOLS.len()] = Default::default();
     for round in 0..options.rounds {
         for n in 0..TOOLS.len() {
@@ -162,9 +174,11 @@ fn table(task: &str, source: &Path, dir: &Path, options: &Options, delay: Option
             if !is_there(&TOOLS[n]) {
                 continue;
             }
-            let target = dir.join("target");
-            fs::create_dir(&target).expect("it is ours");
+            let volume = matches!(to, Where::Volume).then(|| Volume::new(dir));
+            let target = volume.as_ref().map_or_else(|| dir.join("target"), |volume| volume.place.clone());
+            fs::create_dir_all(&target).expect("it is ours");
             let (seen_source, seen_target) = (dir.join("seen-source"), dir.join("seen-target"));
+            let delay = if let Where::Wire(delay) = to { Some(delay) } else { None };
             let mounts = delay.map(|delay| {
                 [(source, &seen_source), (&*target, &seen_target)].map(|(real, seen)| {
                     fs::create_dir_all(seen).expect("it is ours");
@@ -175,7 +189,9 @@ fn table(task: &str, source: &Path, dir: &Path, options: &Options, delay: Option
             forget();
             all[n].push(seconds(&TOOLS[n], TOOLS[n].fresh, from, to, None));
             drop(mounts);
-            fs::remove_dir_all(&target).expect("it is ours");
+            if volume.is_none() {
+                fs::remove_dir_all(&target).expect("it is ours");
+            }
         }
     }
     print_row(task, all);
@@ -183,38 +199,58 @@ fn table(task: &str, source: &Path, dir: &Path, options: &Options, delay: Option
 
 /// A pass over a copy that is up to date.
 fn unchanged(task: &str, source: &Path, dir: &Path, options: &Options) {
-    let target = dir.join("target");
-    fs::create_dir(&target).expect("it is ours");
+    let volume = Volume::new(dir);
+    let target = volume.place.clone();
     let program = TOOLS[0].program;
     let output = Command::new(program).args(["agent", "copy"]).args([source, &target]).args(["--pass", "hot"]).output();
     let output = output.expect("this program runs");
     assert!(output.status.success(), "{output:?}");
-    let report = String::from_utf8_lossy(&output.stdout).lines().last().unwrap_or_default().to_owned();
-    let report: serde_json::Value = serde_json::from_str(&report).expect("the last line is the report");
-    let times = ["started_at", "ended_at"].map(|at| find(&report, at));
-    // What was written within half a minute of a pass is read again by the next one: as in a real move, where passes take
-    // longer than that.
+    // What was written within half a minute of a good pass is read again by the next one. This is about a tree that nobody
+    // has written to for longer than that.
     pause(Duration::from_secs(35));
-    // The first pass after that is the one that others are compared with.
     let mut all: [Vec<f64>; TOOLS.len()] = Default::default();
     for round in 0..options.rounds {
         for n in 0..TOOLS.len() {
             let n = (n + round) % TOOLS.len();
             let Some(again) = TOOLS[n].again.filter(|_| is_there(&TOOLS[n])) else { continue };
-            // With the times of a good pass that began when everything was there: what a move's later passes have.
+            // As if the last good pass had been made just now.
             let now = jiff::Timestamp::now().to_string();
-            let since = if round == 0 { times.clone() } else { [now.clone(), now] };
             forget();
-            all[n].push(seconds(&TOOLS[n], again, source, &target, Some(&since)));
+            all[n].push(seconds(&TOOLS[n], again, source, &target, Some(&now)));
         }
     }
     print_row(task, all);
 }
 
-fn find(report: &serde_json::Value, key: &str) -> String {
-    let inner = report.as_object().into_iter().flat_map(|all| all.values());
-    let found = [report].into_iter().chain(inner).find_map(|value| value[key].as_str());
-    found.unwrap_or_else(|| panic!("{report} has no {key}")).to_owned()
+/// A file system of its own, as volumes are: what was deleted from one before makes nothing slower.
+struct Volume {
+    image: PathBuf,
+    place: PathBuf,
+}
+
+impl Volume {
+    fn new(dir: &Path) -> Volume {
+        let volume = Volume { image: dir.join("volume.ext4"), place: dir.join("volume") };
+        let file = File::create(&volume.image).expect("the disk has room");
+        file.set_len(12 << 30).expect("files may have holes");
+        fs::create_dir_all(&volume.place).expect("it is ours");
+        // Nothing is left to be done by the kernel later.
+        run("mkfs.ext4", &["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"], &[&volume.image]);
+        run("mount", &["-o", "loop"], &[&volume.image, &volume.place]);
+        volume
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        run("umount", &[], &[&self.place]);
+        fs::remove_file(&self.image).expect("it is ours");
+    }
+}
+
+fn run(program: &str, options: &[&str], paths: &[&Path]) {
+    let status = Command::new(program).args(options).args(paths).status();
+    assert!(status.is_ok_and(|status| status.success()), "{program} failed: root is needed");
 }
 
 fn is_there(tool: &Tool) -> bool {
@@ -222,12 +258,12 @@ fn is_there(tool: &Tool) -> bool {
     std::env::split_paths(&path).any(|dir| dir.join(tool.program).is_file())
 }
 
-fn seconds(tool: &Tool, command: &str, from: &Path, to: &Path, since: Option<&[String; 2]>) -> f64 {
+fn seconds(tool: &Tool, command: &str, from: &Path, to: &Path, since: Option<&str>) -> f64 {
     let mut shell = Command::new("bash");
     shell.args(["-c", &format!("set -o pipefail; {command}")]);
     shell.env("P", tool.program).env("S", from).env("D", to).stdout(Stdio::null());
-    if let Some([began, ended]) = since {
-        shell.env("SINCE", began).env("SINCE_END", ended);
+    if let Some(since) = since {
+        shell.env("SINCE", since);
     }
     let began = now();
     let output = shell.output().expect("there is a bash");

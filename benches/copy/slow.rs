@@ -49,8 +49,10 @@ struct Slow {
 struct Files {
     next: u64,
     open: HashMap<u64, Arc<File>>,
-    listed: HashMap<u64, Arc<Vec<(INodeNo, FileType, Vec<u8>)>>>,
+    listed: HashMap<u64, Arc<Vec<Listed>>>,
 }
+
+type Listed = (INodeNo, FileType, Vec<u8>);
 
 impl Slow {
     /// Everything begins with it.

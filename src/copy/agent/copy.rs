@@ -118,7 +118,8 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
         ticker.phase(Phase::Scan);
         let with_list = job.engine != Engine::Native;
         let see = &mut |scan: &Scan| ticker.scanned(scan);
-        let scan = scan::scan(&source, &target, job.pass, trust, with_list, job.workers, stop, see)?;
+        let wanted = scan::Wanted { pass: job.pass, trust, with_list, workers: job.workers };
+        let scan = scan::scan(&source, &target, wanted, stop, see)?;
         (report.files_total, report.bytes_total) = (scan.files, scan.bytes);
         if scan.entries <= 1 && scan.held.inodes > 1 && !job.allow_empty {
             return Err(Failure::new(FailKind::Other, native::SUDDENLY_EMPTY));

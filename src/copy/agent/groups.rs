@@ -16,8 +16,13 @@ type Id = (u64, u64);
 #[derive(Default)]
 pub struct Groups {
     sides: [HashMap<Id, Group>; 2],
-    names: Vec<(Arc<[u8]>, [Option<Id>; 2])>,
+    names: Vec<Name>,
 }
+
+/// A name, and its inode on either side.
+type Name = (Arc<[u8]>, [Option<Id>; 2]);
+/// Takes a difference: path, what, source's value, target's value.
+type Tell<'a> = &'a mut dyn FnMut(&[u8], &str, String, String);
 
 struct Group {
     first: Arc<[u8]>,
@@ -73,9 +78,8 @@ impl Groups {
         }
     }
 
-    /// When all names are there: tells the differences, as path, what, source's value and target's value, and adds both
-    /// sides to their sums.
-    pub fn close(mut self, sums: &mut [Sum; 2], tell: &mut dyn FnMut(&[u8], &str, String, String)) {
+    /// When all names are there: tells the differences, and adds both sides to their sums.
+    pub fn close(mut self, sums: &mut [Sum; 2], tell: Tell<'_>) {
         self.names.sort_unstable_by(|(a, _), (b, _)| order(a).cmp(&order(b)));
         let mut compared = HashSet::new();
         for (path, ids) in &self.names {

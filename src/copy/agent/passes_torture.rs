@@ -437,6 +437,10 @@ fn roots(bench: &Bench) -> [Root; 2] {
     [bench.source(""), bench.target("")].map(|path| Root::open(&path).unwrap())
 }
 
+fn all(trust: Trust) -> super::scan::Wanted {
+    super::scan::Wanted { pass: Pass::Final, trust, with_list: true, workers: None }
+}
+
 /// A final pass that trusts times as it is told to; how many files it copied.
 fn native_pass(bench: &Bench, trust: Trust) -> u64 {
     let ([source, target], stop) = (roots(bench), Stop::new());
@@ -494,7 +498,7 @@ fn a_directory_that_took_the_place_of_another_is_read() {
     kept(&bench.target("still/next/deep/file"), |path| fs::write(path, "wrong").unwrap());
 
     let ([source, target], trust) = (roots(&bench), Trust::from(from, i128::MAX));
-    let scan = super::scan::scan(&source, &target, Pass::Final, trust, true, None, &Stop::new(), &mut |_| {}).unwrap();
+    let scan = super::scan::scan(&source, &target, all(trust), &Stop::new(), &mut |_| {}).unwrap();
     assert_eq!(scan.list.unwrap(), b"./releases/current/deep/file\0", "and so with rsync");
     assert_eq!(native_pass(&bench, trust), 2, "one of them under a new name");
     assert_eq!(fs::read_to_string(bench.target("releases/current/deep/file")).unwrap(), "other");
@@ -517,7 +521,7 @@ fn a_file_that_was_touched_after_the_last_good_pass_is_read() {
     kept(&bench.target("torn"), |path| fs::write(path, [0; 5]).unwrap());
 
     let ([source, target], trust) = (roots(&bench), Trust::from(i128::MAX, from));
-    let scan = super::scan::scan(&source, &target, Pass::Final, trust, true, None, &Stop::new(), &mut |_| {}).unwrap();
+    let scan = super::scan::scan(&source, &target, all(trust), &Stop::new(), &mut |_| {}).unwrap();
     assert_eq!(scan.list.unwrap(), b"./torn\0", "and so with rsync");
     assert_eq!(native_pass(&bench, trust), 1);
     assert_eq!(fs::read_to_string(bench.target("torn")).unwrap(), "right");

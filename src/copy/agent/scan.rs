@@ -47,6 +47,16 @@ pub struct Room {
     pub inodes: u64,
 }
 
+/// What a scan is for.
+#[derive(Clone, Copy)]
+pub struct Wanted {
+    pub pass: Pass,
+    pub trust: Trust,
+    /// With [`Scan::list`].
+    pub with_list: bool,
+    pub workers: Option<usize>,
+}
+
 /// Walks both trees.
 ///
 /// # Errors
@@ -54,13 +64,11 @@ pub struct Room {
 pub fn scan(
     source: &Root,
     target: &Root,
-    pass: Pass,
-    trust: Trust,
-    with_list: bool,
-    workers: Option<usize>,
+    wanted: Wanted,
     stop: &Stop,
     see: &mut dyn FnMut(&Scan),
 ) -> Result<Scan, Failure> {
+    let Wanted { pass, trust, with_list, workers } = wanted;
     let linked = (HashSet::new(), HashSet::new());
     let shared = Mutex::new((Scan { list: with_list.then(Vec::new), ..Scan::default() }, linked, None));
     let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);

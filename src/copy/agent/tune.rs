@@ -12,7 +12,7 @@ pub const MOST: usize = 64;
 /// With how many it begins: enough to see what more of them do.
 const BEGIN: usize = 4;
 /// A change must bring so much, or it is taken back.
-const GAIN: f64 = 1.1;
+const GAIN: f64 = 1.25;
 /// For how many looks it is left alone then, the first time; each time in vain makes it twice as long.
 const HOLD: u32 = 10;
 const LONGEST_HOLD: u32 = 160;

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
 
 /// What is read at once.
 const CHUNK: usize = 256 << 10;
@@ -58,6 +59,9 @@ pub struct Content<'a> {
     pub size: u64,
     /// How many of its bytes have blocks.
     pub allocated: u64,
+    /// Whose turn it is to write, if several threads make one file. The kernel lets one at a time, too, and those who wait
+    /// there turn in circles.
+    pub turn: Option<&'a Mutex<()>>,
     pub way: Way,
 }
 
@@ -206,6 +210,7 @@ impl Content<'_> {
         if self.way == Way::Compare {
             return Ok(true);
         }
+        let _turn = self.turn.map(|turn| turn.lock().unwrap_or_else(PoisonError::into_inner));
         let block = |n: usize| n * BLOCK..((n + 1) * BLOCK).min(wanted.len());
         let state = |n: usize| match (&wanted[block(n)], &held[block(n)]) {
             (wanted, held) if wanted == held => State::Same,
@@ -307,7 +312,7 @@ mod tests {
         let [from, to] = [source, target].map(|file| OwnedFd::from(file.try_clone().unwrap()));
         let size = source.metadata().unwrap().len();
         let allocated = source.metadata().unwrap().blocks() * 512;
-        let (content, mut seen) = (Content { source: &from, target: &to, size, allocated, way }, 0);
+        let (content, mut seen) = (Content { source: &from, target: &to, size, allocated, turn: None, way }, 0);
         let differed = content.settle(&mut Buffers::new(), &mut |bytes, _| {
             seen += bytes;
             true
@@ -382,11 +387,11 @@ mod tests {
         let [from, to] = [&source, &target].map(|file| OwnedFd::from(file.try_clone().unwrap()));
         source.set_len(70_000).unwrap();
         let allocated = 160 << 10;
-        let content = Content { source: &from, target: &to, size: 160 << 10, allocated, way: Way::Fresh };
+        let content = Content { source: &from, target: &to, size: 160 << 10, allocated, turn: None, way: Way::Fresh };
         assert!(content.settle(&mut Buffers::new(), &mut |_, _| true).unwrap());
         // What follows the end is a hole to the kernel: whoever asks for the size afterwards sees that it changed.
         assert!(target.metadata().unwrap().len() >= 70_000);
-        let stopped = Content { source: &from, target: &to, size: 70_000, allocated, way: Way::Update };
+        let stopped = Content { source: &from, target: &to, size: 70_000, allocated, turn: None, way: Way::Update };
         assert!(matches!(stopped.settle(&mut Buffers::new(), &mut |_, _| false), Err(Fault::Stopped)));
     }
 }

@@ -16,10 +16,11 @@ use crate::copy::report::Pass;
 use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::io;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// From this size on a file is made in pieces, by several threads.
 const LARGE: u64 = 2 * PIECE;
@@ -101,6 +102,7 @@ pub struct Large {
     differed: AtomicBool,
     failed: AtomicBool,
     left: AtomicUsize,
+    turn: Mutex<()>,
 }
 
 /// What became of a file.
@@ -149,8 +151,14 @@ impl Worker<'_> {
             let size = open.before.size;
             let pieces = |n: u64| n * PIECE..((n + 1) * PIECE).min(size);
             let pieces: Vec<_> = (0..size.div_ceil(PIECE)).map(pieces).collect();
-            let large =
-                Large { found, open, differed: differed.into(), failed: false.into(), left: pieces.len().into() };
+            let large = Large {
+                found,
+                open,
+                differed: differed.into(),
+                failed: false.into(),
+                left: pieces.len().into(),
+                turn: Mutex::default(),
+            };
             return Ok(Made::InPieces(Arc::new(large), pieces));
         }
         let differed =
@@ -166,9 +174,16 @@ impl Worker<'_> {
         piece: Range<u64>,
         buffers: &mut Buffers,
     ) -> Option<(Result<(), Trouble>, Found)> {
-        let Large { found, open, differed, failed, left } = large;
+        let Large { found, open, differed, failed, left, turn } = large;
         if !failed.load(Ordering::Relaxed) {
-            let settle = |content: Content<'_>| content.piece(piece, buffers, &mut |done, read| self.go_on(done, read));
+            let settle = |content: Content<'_>| {
+                let content = Content { turn: Some(turn), ..content };
+                let made = content.piece(piece.clone(), buffers, &mut |done, read| self.go_on(done, read));
+                // So that the disk begins with it now, and not when memory is full of it. Only advice, so no error.
+                let length = NonZeroU64::new(piece.end - piece.start);
+                let _advice = rustix::fs::fadvise(&open.target, piece.start, length, Advice::DontNeed);
+                made
+            };
             match self.content(open, &found.path, settle) {
                 Ok(differs) => {
                     differed.fetch_or(differs, Ordering::Relaxed);
@@ -278,7 +293,7 @@ impl Worker<'_> {
         buffers: &mut Buffers,
     ) -> Result<bool, Trouble> {
         let Node { size, allocated, .. } = *node;
-        let content = Content { source, target, size, allocated, way: Way::Compare };
+        let content = Content { source, target, size, allocated, turn: None, way: Way::Compare };
         content.settle(buffers, &mut |done, read| self.go_on(done, read)).map_err(|fault| told(fault, path))
     }
 
@@ -290,7 +305,7 @@ impl Worker<'_> {
     ) -> Result<bool, Trouble> {
         let Open { source, before, target, way } = open;
         let Node { size, allocated, .. } = *before;
-        make(Content { source, target, size, allocated, way: *way }).map_err(|fault| told(fault, path))
+        make(Content { source, target, size, allocated, turn: None, way: *way }).map_err(|fault| told(fault, path))
     }
 
     fn go_on(&self, done: u64, read: u64) -> bool {

@@ -194,9 +194,10 @@ impl Entry<'_> {
             last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
             last_modification: Timespec { tv_sec: seconds?, tv_nsec: nanoseconds? },
         };
-        Ok(match way {
+        match way {
             Way::Named => rustix::fs::utimensat(self.dir, self.name, &times, AtFlags::SYMLINK_NOFOLLOW)?,
             Way::Open(file) => rustix::fs::futimens(file, &times)?,
-        })
+        }
+        Ok(())
     }
 }
