@@ -133,6 +133,14 @@ enum ModeArg {
     Metadata,
 }
 
+/// Runtimes give containers a low limit that they may raise themselves.
+fn as_many_files_as_allowed() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // If not, what there is must do.
+    let _refused = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
+}
+
 fn bandwidth(text: &str) -> Result<u64, String> {
     match size::parse_bytes(text) {
         Ok(bytes) if bytes > 0 => Ok(bytes),
@@ -168,6 +176,7 @@ pub fn main(args: Args) -> u8 {
             return FAILED;
         }
     };
+    as_many_files_as_allowed();
     match args.command {
         Command::Copy(args) => run_copy(args, &stop),
         Command::Verify(args) => run_verify(args, &stop),

@@ -114,7 +114,7 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
     // Our own engine finds out on its way what a pass after a good one has to know; the first one is told its end ahead,
     // and refused if it cannot have one.
     let mut list = None;
-    if job.engine != Engine::Native || job.since.is_none() {
+    if job.engine != Engine::Native || trust == Trust::NONE {
         ticker.phase(Phase::Scan);
         let with_list = job.engine != Engine::Native;
         let see = &mut |scan: &Scan| ticker.scanned(scan);

@@ -50,8 +50,13 @@ pub fn run<T: Send, L>(
         loop {
             while started < tuner.limit() {
                 let crew = &crew;
-                threads.spawn(move || crew.serve(own, work));
-                started += 1;
+                let thread = std::thread::Builder::new().spawn_scoped(threads, move || crew.serve(own, work));
+                // The system gives no more: those that there are do it all. Without any there is nobody to do it.
+                match thread {
+                    Ok(_) => started += 1,
+                    Err(_) if started > 0 => break,
+                    Err(error) => panic!("no thread can be started: {error}"),
+                }
             }
             let (done, waiting) = crew.wait(LOOK_UP);
             let units = look();

@@ -120,7 +120,7 @@ impl Complaints {
 /// The kind to act on: the first of this order that was seen.
 pub fn gravest(kinds: &[FailKind]) -> Option<FailKind> {
     use FailKind::*;
-    let order = [NoSpace, Quota, ReadOnly, Io, MetadataUnsupported, Permission, Other, Vanished];
+    let order = [Usage, NoSpace, Quota, ReadOnly, Io, MetadataUnsupported, Permission, Other, Vanished];
     order.into_iter().find(|kind| kinds.contains(kind))
 }
 

@@ -371,6 +371,27 @@ fn a_source_that_is_suddenly_empty_empties_nothing() {
     }
 }
 
+/// As if nobody had looked before: two mounts may hide what is inside of what.
+#[test]
+fn one_directory_inside_of_the_other_is_met_and_left_alone() {
+    let bench = Bench::new(Engine::Native);
+    let volume = bench.source("../volume");
+    for (from, to) in [("b", ""), ("", "b")] {
+        fs::create_dir_all(volume.join("b/b")).unwrap();
+        fs::write(volume.join("b/b/file"), "theirs").unwrap();
+        fs::write(volume.join("b/other"), "theirs").unwrap();
+        let [from, to] = [from, to].map(|name| tree::Root::open(&volume.join(name)).unwrap());
+        let (source, target, trust) = (&from, &to, Trust::NONE);
+        let job =
+            native::Job { source, target, pass: Pass::Hot, trust, allow_empty: false, workers: None, bandwidth: None };
+        let failure = native::run(&job, &Stop::new(), &mut |_| {}).failure().unwrap();
+        assert!(failure.meaning.contains("source and target overlap"), "{failure:?}");
+        for file in ["b/b/file", "b/other"] {
+            assert_eq!(fs::read_to_string(volume.join(file)).unwrap(), "theirs");
+        }
+    }
+}
+
 /// rsync takes lines of a list that begin so for comments.
 #[test]
 fn names_like_comments_are_read_again_too() {

@@ -420,6 +420,8 @@ impl Names {
         let Names { letters, at } = self;
         let cut = |(start, length): (u32, u16)| &letters[start as usize..][..usize::from(length)];
         at.sort_unstable_by(|a, b| cut(*a).cmp(cut(*b)));
+        // A directory that is changed meanwhile may give a name twice.
+        at.dedup_by(|a, b| cut(*a) == cut(*b));
     }
 }
 
@@ -502,47 +504,66 @@ pub(super) fn node(dir: &OwnedFd, name: &[u8], detail: Detail) -> io::Result<Opt
 
 /// Attributes of what is open, as [`xattrs`] gives those of a name.
 pub(super) fn xattrs_of(fd: &OwnedFd) -> io::Result<(Xattrs, bool)> {
-    let mut names = Vec::new();
-    loop {
-        let room = match rustix::fs::flistxattr_query(fd) {
+    let list = || loop {
+        let mut names = match rustix::fs::flistxattr_query(fd) {
             // Most files have none.
-            Ok(0) | Err(Errno::NOTSUP) => return Ok((Vec::new(), false)),
-            other => other?,
+            Ok(0) => return Ok(Vec::new()),
+            other => vec![0; other?],
         };
-        names.resize(room, 0);
         match rustix::fs::flistxattr(fd, &mut names) {
             Ok(length) => {
                 names.truncate(length);
-                break;
+                let names = names.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+                return Ok(names.map(<[u8]>::to_vec).collect());
             }
             // More of them came meanwhile.
             Err(Errno::RANGE) => {}
             Err(error) => return Err(error.into()),
         }
-    }
-    let (mut found, mut foreign) = (Vec::new(), false);
-    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if compared(name) {
-            found.push((name.to_vec(), xattr_of(fd, name)?));
-        } else {
-            foreign |= name != b"security.selinux";
+    };
+    let get = |name: &[u8]| {
+        let mut value = vec![0; 256];
+        loop {
+            match rustix::fs::fgetxattr(fd, name, &mut value) {
+                Ok(length) => {
+                    value.truncate(length);
+                    return Ok(Some(value));
+                }
+                Err(Errno::RANGE) => value.resize(rustix::fs::fgetxattr_query(fd, name)?.max(256), 0),
+                Err(Errno::NODATA) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
         }
-    }
-    found.sort_unstable();
-    Ok((found, foreign))
+    };
+    all_xattrs(&list, &get)
 }
 
-fn xattr_of(fd: &OwnedFd, name: &[u8]) -> io::Result<Vec<u8>> {
-    let mut value = vec![0; 256];
-    loop {
-        match rustix::fs::fgetxattr(fd, name, &mut value) {
-            Ok(length) => {
-                value.truncate(length);
-                return Ok(value);
+/// All attributes that belong to the data, sorted, and whether there are others. One that is listed and not there was
+/// removed in between, so all are listed again; one that stays so is a fault of the disk.
+fn all_xattrs(list: &dyn Fn() -> io::Result<Vec<Vec<u8>>>, get: &dyn Fn(&[u8]) -> Value) -> io::Result<(Xattrs, bool)> {
+    let mut missed = None;
+    'again: loop {
+        let names = match list() {
+            Err(error) if error.raw_os_error() == Some(Errno::NOTSUP.raw_os_error()) => Vec::new(),
+            other => other?,
+        };
+        let (mut found, mut foreign) = (Vec::new(), false);
+        for name in names {
+            if !compared(&name) {
+                foreign |= name != b"security.selinux";
+                continue;
             }
-            Err(Errno::RANGE) => value.resize(rustix::fs::fgetxattr_query(fd, name)?.max(256), 0),
-            Err(error) => return Err(error.into()),
+            match get(&name)? {
+                Some(value) => found.push((name, value)),
+                None if missed.as_ref() == Some(&name) => return Err(Errno::IO.into()),
+                None => {
+                    missed = Some(name);
+                    continue 'again;
+                }
+            }
         }
+        found.sort_unstable();
+        return Ok((found, foreign));
     }
 }
 
@@ -606,6 +627,9 @@ fn from_stat(stat: &Stat) -> Node {
     }
 }
 
+/// Of an attribute, if it is there.
+type Value = io::Result<Option<Vec<u8>>>;
+
 pub(super) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Attributes of the entry itself, whatever its type. Sockets and links cannot be opened, so it goes through the
@@ -615,23 +639,8 @@ pub(super) fn xattrs(dir: &OwnedFd, name: &[u8]) -> io::Result<(Xattrs, bool)> {
     let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
     path.extend_from_slice(name);
     let path = Path::new(std::ffi::OsStr::from_bytes(&path));
-    let names = match xattr::list(path) {
-        Ok(names) => names,
-        Err(error) if error.raw_os_error() == Some(Errno::NOTSUP.raw_os_error()) => return Ok((Vec::new(), false)),
-        Err(error) => return Err(error),
-    };
-    let (mut found, mut foreign) = (Vec::new(), false);
-    for name in names {
-        if !compared(name.as_bytes()) {
-            foreign |= name.as_bytes() != b"security.selinux";
-        } else {
-            // It was there a moment ago.
-            let value = xattr::get(path, &name)?.ok_or(Errno::NODATA)?;
-            found.push((name.into_vec(), value));
-        }
-    }
-    found.sort_unstable();
-    Ok((found, foreign))
+    let list = || Ok(xattr::list(path)?.map(OsStringExt::into_vec).collect());
+    all_xattrs(&list, &|name| xattr::get(path, std::ffi::OsStr::from_bytes(name)))
 }
 
 /// True for the attributes that belong to the data. SELinux labels belong to the pod that mounts it; other `system.`
@@ -702,6 +711,22 @@ mod tests {
         ] {
             assert_eq!(compared(name.as_bytes()), counts, "{name}");
         }
+    }
+
+    #[test]
+    fn an_attribute_that_goes_is_gone_and_one_that_cannot_be_read_is_a_fault() {
+        let listed = std::cell::RefCell::new(vec![vec!["user.a", "user.b", "system.x"], vec!["user.a"]]);
+        let list = || {
+            let mut all = listed.borrow_mut();
+            let now = if all.len() > 1 { all.remove(0) } else { all[0].clone() };
+            Ok(now.into_iter().map(|name| name.as_bytes().to_vec()).collect())
+        };
+        let get = |name: &[u8]| Ok((name == b"user.a").then(|| b"1".to_vec()));
+        assert_eq!(all_xattrs(&list, &get).unwrap(), (vec![(b"user.a".to_vec(), b"1".to_vec())], false));
+        listed.replace(vec![vec!["user.a", "user.b"]]);
+        assert_eq!(all_xattrs(&list, &get).unwrap_err().raw_os_error(), Some(5));
+        let none = || Err(io::Error::from(Errno::NOTSUP));
+        assert_eq!(all_xattrs(&none, &get).unwrap(), (Vec::new(), false));
     }
 
     #[test]

@@ -207,17 +207,23 @@ impl Comparison<'_> {
         let must = self.must_read(nodes[0], pair.arrived) || self.must_read(nodes[1], ALWAYS);
         let wanted = [0, 1].map(|side| {
             let node = nodes[side].filter(|node| node.kind == FileType::RegularFile)?;
-            let is_ours = !is_linked || self.found().groups.is_to_be_read(side, node);
-            (must && is_ours).then_some(node)
+            // Asked only if it will be read: whoever gets a yes has to.
+            let is_ours = must && (!is_linked || self.found().groups.is_to_be_read(side, node));
+            is_ours.then_some(node)
         });
         let hash = |side: usize| wanted[side].map(|node| self.hash(&pair.path, side, node));
         let is_large = wanted.iter().flatten().count() == 2 && wanted[0].is_some_and(|node| node.size >= LARGE);
         let [source, target] = if is_large {
             std::thread::scope(|threads| {
-                let source = threads.spawn(|| hash(0));
+                let source = std::thread::Builder::new().spawn_scoped(threads, || hash(0));
                 let target = hash(1);
-                // A panic there is one here.
-                [source.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), target]
+                let source = match source {
+                    // A panic there is one here.
+                    Ok(source) => source.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                    // The system gives no more threads.
+                    Err(_) => hash(0),
+                };
+                [source, target]
             })
         } else {
             [hash(0), hash(1)]

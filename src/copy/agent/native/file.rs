@@ -142,6 +142,7 @@ impl Worker<'_> {
         let (held, way) = self.open_target(&file, &found, &before, buffers)?;
         let Some(target) = held else {
             // One of several names of a file that is equal.
+            self.stood_still(&file, &found)?;
             self.attributes(&file, path, &before).and_then(|source| found.entry(self.as_root).settle(&source))?;
             return Ok(Made::Done);
         };
@@ -217,14 +218,19 @@ impl Worker<'_> {
             add(&self.outcome.files_copied, 1);
             add(&self.outcome.bytes_copied, before.size);
         }
-        let after = self.look(source, &found.path)?;
-        let state = |node: &Node| (node.size, node.mtime, node.ctime);
-        if state(&found.source) != state(&after) && self.outcome.pass == Pass::Final {
-            return Err(Trouble::changed(&found.path));
-        }
+        self.stood_still(source, found)?;
         let source = self.attributes(source, &found.path, before)?;
         let is_bare = *way == Way::Fresh && !found.dir.inherits;
         found.entry(self.as_root).settle_open(target, &source, is_bare)
+    }
+
+    /// In a final pass nobody may have written to the source while it was read.
+    fn stood_still(&self, source: &OwnedFd, found: &Found) -> Result<(), Trouble> {
+        if self.outcome.pass != Pass::Final {
+            return Ok(());
+        }
+        let (after, state) = (self.look(source, &found.path)?, |node: &Node| (node.size, node.mtime, node.ctime));
+        if state(&found.source) == state(&after) { Ok(()) } else { Err(Trouble::changed(&found.path)) }
     }
 
     fn look(&self, file: &OwnedFd, path: &[u8]) -> Result<Node, Trouble> {
@@ -310,7 +316,7 @@ impl Worker<'_> {
 
     fn go_on(&self, done: u64, read: u64) -> bool {
         add(&self.outcome.bytes, done);
-        self.pace.pay(read, self.stop);
+        self.pace.pay(read, self.stop, &|| self.outcome.is_over());
         !self.outcome.is_over()
     }
 }

@@ -92,6 +92,11 @@ impl Links {
         *lock(&self.owners).entry(id(target)).or_insert_with(|| id(source)) == id(source)
     }
 
+    /// True if somebody who said that he would make an inode has not said what became of it.
+    pub fn is_making(&self) -> bool {
+        lock(&self.all).values().any(|(_, state)| matches!(state, State::Making(_)))
+    }
+
     pub fn own(&self, target: Id, source: Id) {
         lock(&self.owners).insert(target, source);
     }

@@ -35,6 +35,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a report calls this engine.
@@ -72,7 +73,15 @@ pub fn run<'a>(job: &Job<'_>, stop: &'a Stop, see: &mut dyn FnMut(Transfer)) -> 
     let flush_each = !file_system::flush_tells(job.target);
     let pace = Pace::new(job.bandwidth);
     let worker = Worker { outcome: &outcome, stop, pace, trust: job.trust, as_root, flush_each };
-    let walk = Walk { job, outcome: &outcome, as_root, worker, links: Links::default(), late: Mutex::default() };
+    let walk = Walk {
+        job,
+        outcome: &outcome,
+        as_root,
+        worker,
+        links: Links::default(),
+        open: AtomicU64::new(0),
+        late: Mutex::default(),
+    };
     let root = Place { path: Vec::new(), above: ALWAYS, ctime: ALWAYS, is_new: false };
     let mut tuner = Tuner::new(job.workers);
     crew::run(Task::Enter(root), &mut tuner, Buffers::new, |crew, own, task| walk.work(crew, own, task), &mut || {
@@ -80,7 +89,10 @@ pub fn run<'a>(job: &Job<'_>, stop: &'a Stop, see: &mut dyn FnMut(Transfer)) -> 
         see(Transfer { bytes, entries: Some((done, found)) });
         done as f64 + bytes as f64 / BYTES_OF_A_FILE
     });
-    walk.late();
+    if !outcome.is_over() {
+        walk.late();
+        walk.check();
+    }
     outcome
 }
 
@@ -115,6 +127,8 @@ struct Walk<'a> {
     as_root: bool,
     worker: Worker<'a>,
     links: Links,
+    /// Directories that are begun and not finished.
+    open: AtomicU64,
     /// Directories whose mode would keep us out of what is below them.
     late: Mutex<Vec<(Vec<u8>, Node)>>,
 }
@@ -127,9 +141,11 @@ impl Walk<'_> {
         match task {
             Task::Enter(place) => {
                 let is_root = place.path.is_empty();
+                let path = place.path.clone();
                 if let Err(mut trouble) = self.enter(crew, buffers, place) {
-                    if is_root && trouble.kind == FailKind::Vanished && self.job.pass == Pass::Hot {
-                        // In a hot pass what is gone is passed over, but this is everything.
+                    // In a hot pass what is gone is passed over; but the root is everything, and what is still there would
+                    // be trusted by the next pass without having been looked at.
+                    if trouble.kind == FailKind::Vanished && (is_root || is_there(self.job.source, &path)) {
                         trouble.kind = FailKind::Io;
                     }
                     self.outcome.tell(trouble);
@@ -184,6 +200,7 @@ impl Walk<'_> {
         let inherits = attributes.iter().any(|(name, _)| name == b"system.posix_acl_default");
         let arrived = trust::arrived(above, [own.ctime, ctime]);
         let dir = Arc::new(Dir::new(path, source, target, own, arrived, inherits));
+        self.open.fetch_add(1, Ordering::Relaxed);
         // What goes makes room for what comes.
         let mut is_held = vec![false; names.len()];
         let mut next = 0;
@@ -239,6 +256,7 @@ impl Walk<'_> {
     /// any more.
     fn leave(&self, dir: &Dir) {
         if dir.leave() && !self.outcome.is_over() {
+            self.open.fetch_sub(1, Ordering::Relaxed);
             self.tell(self.finish(dir));
         }
     }
@@ -258,6 +276,15 @@ impl Walk<'_> {
             return Ok(());
         }
         Entry { dir: &dir.target, name: b".", path: &dir.path, as_root: self.as_root }.settle_directory(own)
+    }
+
+    /// Everything that was begun is over, or the pass is not.
+    fn check(&self) {
+        let open = self.open.load(Ordering::Relaxed);
+        if open > 0 || self.links.is_making() {
+            let text = format!("{open} directories were not finished: this is a bug of the engine");
+            self.outcome.tell(Trouble { kind: FailKind::Other, text });
+        }
     }
 
     /// The modes that would have kept us out, those below first.
@@ -306,7 +333,12 @@ impl Walk<'_> {
         if target.as_ref().is_some_and(|held| !self.job.target.is_on_same(held)) {
             return Err(Trouble::target("entering", &path, &io::Error::other(tree::OTHER_FILE_SYSTEM)));
         }
-        if source.kind == FileType::Directory {
+        let is_dir = |node: &Node| node.kind == FileType::Directory;
+        let contains = is_dir(&source) && self.job.target.is(&source);
+        if contains || target.as_ref().is_some_and(|held| is_dir(held) && self.job.source.is(held)) {
+            return Err(Trouble::overlap(&path));
+        }
+        if is_dir(&source) {
             let is_new = self.make_directory(&entry, target)?;
             crew.later(Task::Enter(Place { path, above: dir.arrived, ctime: dir.own.ctime, is_new }));
             return Ok(Vec::new());
@@ -466,6 +498,15 @@ impl Walk<'_> {
     /// When nobody writes any more, what a network file system remembers is not good enough.
     fn detail(&self) -> Detail {
         if self.job.pass == Pass::Final { Detail::Now } else { Detail::Stat }
+    }
+}
+
+/// True unless it is certain that nothing has this name in the source.
+fn is_there(source: &Root, path: &[u8]) -> bool {
+    let (parent, name) = tree::split(path);
+    match source.open_in(parent, OFlags::DIRECTORY) {
+        Ok(parent) => !tree::node(&parent, name, Detail::Now).is_err_and(|e| e.kind() == io::ErrorKind::NotFound),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
     }
 }
 

@@ -163,7 +163,8 @@ impl<'a> Outcome<'a> {
         }
         let told = self.told();
         let kinds: Vec<FailKind> = told.first.iter().map(|trouble| trouble.kind).collect();
-        let kind = gravest(&kinds)?;
+        // Whatever was told is a failure, also of a kind that has no place in the order.
+        let kind = gravest(&kinds).or_else(|| kinds.first().copied())?;
         let text = told.first.iter().find(|trouble| trouble.kind == kind).map_or("", |trouble| &trouble.text);
         let mut meaning = text.to_owned();
         if told.total > 1 {
@@ -237,6 +238,8 @@ mod tests {
             (Pass::Hot, &[Other], Some((Partial, false)), false),
             (Pass::Final, &[Permission, Io, Vanished], Some((Io, true)), false),
             (Pass::Final, &[Io, NoSpace], Some((NoSpace, false)), true),
+            (Pass::Hot, &[Usage], Some((Usage, false)), false),
+            (Pass::Hot, &[TargetTooSmall], Some((TargetTooSmall, false)), false),
             (Pass::Hot, &[Permission; 20], Some((Permission, false)), true),
             (Pass::Hot, &[Vanished; 50], None, false),
         ] {
