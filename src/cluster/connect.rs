@@ -325,7 +325,7 @@ impl Cluster {
         query: &[(&str, &str)],
     ) -> Result<(Vec<Json>, String), Error> {
         let path = resource.path(namespace, "");
-        'again: for _ in 0..5 {
+        'again: for attempt in 1..=5 {
             let mut items = Vec::new();
             let mut token = String::new();
             loop {
@@ -335,7 +335,10 @@ impl Cluster {
                     query.push(("continue", &token));
                 }
                 let mut page = match self.read(&path, &query).await {
-                    Err(e) if e.code() == Some(410) => continue 'again,
+                    Err(e) if e.code() == Some(410) => {
+                        super::wait::pause((Duration::from_millis(100) * attempt).max(e.pause())).await;
+                        continue 'again;
+                    }
                     other => other?,
                 };
                 for mut item in page["items"].as_array_mut().map(std::mem::take).unwrap_or_default() {
