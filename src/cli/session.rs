@@ -495,9 +495,12 @@ pub fn execute_in(start: Start, branch: &str) -> Result<Ended, Problem> {
         Arc::new(Session { door, runtime: runtime.handle().clone(), voice, args: file.args.clone(), yes, resumed });
     let sources = script.sources.clone();
     // A journal that others can write to is ours before anything is added to it.
-    let held = if journal.is_shared() { runtime.block_on(journal.hold()).map(|_| ()) } else { Ok(()) };
-    let behind = held.is_ok() && runtime.block_on(async { journal.is_behind() })?;
-    let held = if behind { Err(went_on(&file.run)) } else { held };
+    let held = match journal.is_shared() {
+        true => runtime.block_on(async { journal.hold().await.and_then(|_| journal.is_behind()) }),
+        false => Ok(false),
+    };
+    let behind = matches!(held, Ok(true));
+    let held = held.and_then(|behind| if behind { Err(went_on(&file.run)) } else { Ok(()) });
     let is_ours = held.is_ok();
     let result = held.and_then(|()| {
         std::thread::scope(|scope| {
