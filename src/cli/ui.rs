@@ -174,18 +174,14 @@ impl Voice for Screen {
         }
         let rate = format!("{}/s", human_bytes(p.rate_bytes_s as u64));
         let eta = p.eta_s.map(|s| format!(", {} left", human_seconds(s))).unwrap_or_default();
+        let files = format!("{} files", done_of(p.files, p.files_total, |files| files.to_string()));
         if self.fancy {
             let bar = shown.entry(key).or_insert_with(|| Shown::Bar(bar()));
             if let Shown::Bar(bar) = bar {
                 bar.set_length(p.files_total.max(1));
                 bar.set_position(p.files.min(p.files_total));
                 bar.set_prefix(format!("{} {}", p.claim, p.phase));
-                bar.set_message(format!(
-                    "{} of {} files, {}, {rate}{eta}",
-                    p.files,
-                    p.files_total,
-                    human_bytes(p.bytes)
-                ));
+                bar.set_message(format!("{files}, {}, {rate}{eta}", human_bytes(p.bytes)));
             }
             return;
         }
@@ -197,15 +193,8 @@ impl Voice for Screen {
         };
         if due {
             shown.insert(key, next());
-            talk(&format!(
-                "{}: {}: {} of {} files, {} of {}, {rate}{eta}",
-                p.claim,
-                p.phase,
-                p.files,
-                p.files_total,
-                human_bytes(p.bytes),
-                human_bytes(p.bytes_total)
-            ));
+            let bytes = done_of(p.bytes, p.bytes_total, human_bytes);
+            talk(&format!("{}: {}: {files}, {bytes}, {rate}{eta}", p.claim, p.phase));
         }
     }
 
@@ -228,6 +217,11 @@ impl Voice for Screen {
             Err(_) => None,
         }
     }
+}
+
+/// `3 of 7`, or `3` while nobody knows of how many: a pass after a good one counts as it goes.
+fn done_of(done: u64, all: u64, shown: impl Fn(u64) -> String) -> String {
+    if all == 0 { shown(done) } else { format!("{} of {}", shown(done), shown(all)) }
 }
 
 /// How many of so many are over: a bar on a terminal, a line now and then elsewhere.

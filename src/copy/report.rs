@@ -84,6 +84,13 @@ pub struct Progress {
     pub eta_s: Option<u64>,
 }
 
+impl Progress {
+    /// Nothing is done, and nothing known yet.
+    pub fn begin(phase: Phase, pass: Option<Pass>) -> Self {
+        Progress { phase, pass, files: 0, files_total: 0, bytes: 0, bytes_total: 0, rate_bytes_s: 0, eta_s: None }
+    }
+}
+
 /// Why a copy or a verification failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -203,7 +210,7 @@ pub struct VerifyReport {
     /// Why it could not be done; None if it was, with whatever result.
     #[serde(default)]
     pub kind: Option<FailKind>,
-    /// The first differences in the order of the walk.
+    /// The first differences by path.
     #[serde(default)]
     pub differences: Vec<Difference>,
     #[serde(default)]

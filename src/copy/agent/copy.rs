@@ -284,23 +284,12 @@ struct Ticker<'a> {
     now: Progress,
     phase_began: Instant,
     told: Instant,
-    /// The totals are known.
-    is_counted: bool,
 }
 
 impl<'a> Ticker<'a> {
     fn new(pass: Pass, emit: Emit<'a>) -> Self {
-        let now = Progress {
-            phase: Phase::Sync,
-            pass: Some(pass),
-            files: 0,
-            files_total: 0,
-            bytes: 0,
-            bytes_total: 0,
-            rate_bytes_s: 0,
-            eta_s: None,
-        };
-        Ticker { emit, now, phase_began: Clock.monotonic(), told: Clock.monotonic(), is_counted: false }
+        let now = Progress::begin(Phase::Sync, Some(pass));
+        Ticker { emit, now, phase_began: Clock.monotonic(), told: Clock.monotonic() }
     }
 
     fn phase(&mut self, phase: Phase) {
@@ -310,22 +299,17 @@ impl<'a> Ticker<'a> {
     }
 
     fn scanned(&mut self, scan: &Scan) {
-        self.is_counted = true;
         (self.now.files, self.now.files_total, self.now.bytes_total) = (scan.entries, scan.entries, scan.bytes);
         self.tick();
     }
 
     fn transferred(&mut self, transfer: Transfer) {
         self.now.bytes = transfer.bytes;
-        let (done, found) = transfer.entries.unwrap_or((self.now.files, self.now.files_total));
-        self.now.files = done;
+        self.now.files = transfer.entries.map_or(self.now.files, |(done, _)| done);
         let seconds = self.phase_began.elapsed().as_secs_f64();
         self.now.rate_bytes_s = (transfer.bytes as f64 / seconds.max(0.001)) as u64;
-        // The first moments foretell nothing, nor does what was found so far.
-        self.now.eta_s = if seconds < 1.0 || !self.is_counted { None } else { eta(&self.now, seconds) };
-        if !self.is_counted {
-            self.now.files_total = found;
-        }
+        // The first moments foretell nothing.
+        self.now.eta_s = if seconds < 1.0 { None } else { eta(&self.now, seconds) };
         self.tick();
     }
 

@@ -82,16 +82,7 @@ fn steps(job: &Job, stop: &Stop, emit: Emit<'_>, report: &mut VerifyReport) -> R
     // The pass rule: what is stored after this flush moves a time to `source_read_at` or later, which is what a later
     // comparison is given as `since`.
     rustix::fs::syncfs(source.fd()).map_err(|e| Failure::system("flushing the source", &e.into()))?;
-    let progress = Progress {
-        phase: Phase::Verify,
-        pass: None,
-        files: 0,
-        files_total: 0,
-        bytes: 0,
-        bytes_total: 0,
-        rate_bytes_s: 0,
-        eta_s: None,
-    };
+    let progress = Progress::begin(Phase::Verify, None);
     let mut teller = Teller { emit, progress, began: Clock.monotonic(), told: Clock.monotonic() };
     if job.mode == Mode::Full {
         teller.count_ahead([&source, &target], job.workers, stop)?;

@@ -97,7 +97,7 @@ struct Open {
 
 /// A large file while it is made.
 pub struct Large {
-    found: Found,
+    pub found: Found,
     open: Open,
     differed: AtomicBool,
     failed: AtomicBool,
@@ -117,8 +117,8 @@ impl Worker<'_> {
     ///
     /// # Errors
     /// With what went wrong; the target's file may be half written then, and its time tells.
-    pub fn file(&self, found: Found, buffers: &mut Buffers) -> Result<Made, Trouble> {
-        let Found { dir, name, path, source, target } = &found;
+    pub fn file(&self, found: &Found, buffers: &mut Buffers) -> Result<Made, Trouble> {
+        let Found { dir, name, path, source, target } = found;
         let looks_equal = |t: &&Node| t.size == source.size && t.mtime == source.mtime;
         if let Some(target) = target.as_ref().filter(looks_equal) {
             if self.trust.target(target) && self.trust.source(source, dir.arrived) {
@@ -139,10 +139,10 @@ impl Worker<'_> {
         if (before.dev, before.ino, before.kind) != (source.dev, source.ino, FileType::RegularFile) {
             return Err(Trouble::changed(path));
         }
-        let (held, way) = self.open_target(&file, &found, &before, buffers)?;
+        let (held, way) = self.open_target(&file, found, &before, buffers)?;
         let Some(target) = held else {
             // One of several names of a file that is equal.
-            self.stood_still(&file, &found)?;
+            self.stood_still(&file, found)?;
             self.attributes(&file, path, &before).and_then(|source| found.entry(self.as_root).settle(&source))?;
             return Ok(Made::Done);
         };
@@ -153,7 +153,7 @@ impl Worker<'_> {
             let pieces = |n: u64| n * PIECE..((n + 1) * PIECE).min(size);
             let pieces: Vec<_> = (0..size.div_ceil(PIECE)).map(pieces).collect();
             let large = Large {
-                found,
+                found: found.clone(),
                 open,
                 differed: differed.into(),
                 failed: false.into(),
@@ -164,17 +164,12 @@ impl Worker<'_> {
         }
         let differed =
             self.content(&open, path, |content| content.settle(buffers, &mut |done, read| self.go_on(done, read)))?;
-        self.finish(&found, &open, differed)?;
+        self.finish(found, &open, differed)?;
         Ok(Made::Done)
     }
 
     /// Makes a piece of a large file. After the last one the file is over: then what became of it is returned.
-    pub fn piece(
-        &self,
-        large: &Large,
-        piece: Range<u64>,
-        buffers: &mut Buffers,
-    ) -> Option<(Result<(), Trouble>, Found)> {
+    pub fn piece(&self, large: &Large, piece: Range<u64>, buffers: &mut Buffers) -> Option<Result<(), Trouble>> {
         let Large { found, open, differed, failed, left, turn } = large;
         if !failed.load(Ordering::Relaxed) {
             let settle = |content: Content<'_>| {
@@ -204,7 +199,7 @@ impl Worker<'_> {
         } else {
             self.finish(found, open, differed.load(Ordering::Relaxed))
         };
-        Some((result, found.clone()))
+        Some(result)
     }
 
     /// When the content is there: it is counted, looked at once more in the source, and gets its metadata.

@@ -85,8 +85,8 @@ pub fn run<'a>(job: &Job<'_>, stop: &'a Stop, see: &mut dyn FnMut(Transfer)) -> 
     let root = Place { path: Vec::new(), above: ALWAYS, ctime: ALWAYS, is_new: false };
     let mut tuner = Tuner::new(job.workers);
     crew::run(Task::Enter(root), &mut tuner, Buffers::new, |crew, own, task| walk.work(crew, own, task), &mut || {
-        let (done, found, bytes) = (get(&outcome.entries), get(&outcome.found), get(&outcome.bytes));
-        see(Transfer { bytes, entries: Some((done, found)) });
+        let (done, bytes) = (get(&outcome.entries), get(&outcome.bytes));
+        see(Transfer { bytes, entries: Some((done, done)) });
         done as f64 + bytes as f64 / BYTES_OF_A_FILE
     });
     if !outcome.is_over() {
@@ -160,9 +160,9 @@ impl Walk<'_> {
                 self.leave(&dir);
             }
             Task::Piece(large, range) => {
-                if let Some((made, found)) = self.worker.piece(&large, range, buffers) {
-                    self.end(crew, &found, made);
-                    self.leave(&found.dir);
+                if let Some(made) = self.worker.piece(&large, range, buffers) {
+                    self.end(crew, &large.found, made);
+                    self.leave(&large.found.dir);
                 }
             }
         }
@@ -213,7 +213,6 @@ impl Walk<'_> {
             }
         }
         let all = names.len();
-        add(&self.outcome.found, all as u64 + u64::from(dir.path.is_empty()));
         let listed = Arc::new(Listed { dir, names, held: is_held });
         if all <= NAMES_AT_ONCE {
             self.make(crew, buffers, &listed, 0..all);
@@ -358,10 +357,10 @@ impl Walk<'_> {
         if source.kind == FileType::RegularFile {
             add(&self.outcome.bytes_found, source.size);
         }
-        let found = Found { dir: dir.clone(), name: name.to_vec(), path, source, target };
-        let made = self.usable(found.clone()).and_then(|usable| match usable.source.kind {
-            FileType::RegularFile => self.worker.file(usable, buffers),
-            _ => self.make_other(&usable).map(|()| Made::Done),
+        let mut found = Found { dir: dir.clone(), name: name.to_vec(), path, source, target };
+        let made = self.usable(&mut found).and_then(|()| match found.source.kind {
+            FileType::RegularFile => self.worker.file(&found, buffers),
+            _ => self.make_other(&found).map(|()| Made::Done),
         });
         match made {
             Ok(Made::InPieces(large, pieces)) => {
@@ -439,12 +438,13 @@ impl Walk<'_> {
     /// Leaves what stands in the target if it can become the source's entry; else it is removed. It cannot if it is of
     /// another type, if it is the source's very inode, or if it is also the name of something else in the source:
     /// then whatever one of them got, the other would get too.
-    fn usable(&self, mut found: Found) -> Result<Found, Trouble> {
-        let Some(held) = found.target.take() else { return Ok(found) };
+    fn usable(&self, found: &mut Found) -> Result<(), Trouble> {
+        let Some(held) = found.target.take() else { return Ok(()) };
         let source = &found.source;
         let is_free = held.nlink < 2 || self.links.is_free(&held, source);
         if held.kind == source.kind && id(&held) != id(source) && is_free {
-            return Ok(Found { target: Some(held), ..found });
+            found.target = Some(held);
+            return Ok(());
         }
         let entry = found.entry(self.as_root);
         if held.kind == source.kind {
@@ -454,7 +454,7 @@ impl Walk<'_> {
         } else {
             remove::remove(self.job, &entry, &held, self.outcome)?;
         }
-        Ok(found)
+        Ok(())
     }
 
     /// Symbolic links, FIFOs, sockets and devices.

@@ -78,8 +78,7 @@ pub struct Outcome<'a> {
     /// Regular files of the source (names), and the sum of their sizes, hard-linked ones once.
     pub files: AtomicU64,
     pub bytes_found: AtomicU64,
-    /// Entries of the source that were found so far, and that are done.
-    pub found: AtomicU64,
+    /// Entries of the source that are done.
     pub entries: AtomicU64,
     /// Files of equal size and time that were read all the same.
     pub reread: AtomicU64,
@@ -108,7 +107,6 @@ impl<'a> Outcome<'a> {
             stop,
             files: AtomicU64::new(0),
             bytes_found: AtomicU64::new(0),
-            found: AtomicU64::new(0),
             entries: AtomicU64::new(0),
             reread: AtomicU64::new(0),
             whiteouts: AtomicU64::new(0),
