@@ -178,6 +178,13 @@ fn kind(kind: Kind) -> FileType {
     }
 }
 
+fn told(attr: io::Result<FileAttr>, reply: ReplyAttr) {
+    match attr {
+        Ok(attr) => reply.attr(&REMEMBERED, &attr),
+        Err(error) => reply.error(error.into()),
+    }
+}
+
 fn done(made: io::Result<()>, reply: ReplyEmpty) {
     match made {
         Ok(()) => reply.ok(),
@@ -203,10 +210,7 @@ impl Filesystem for Slow {
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         self.wait();
-        match self.attr(ino) {
-            Ok(attr) => reply.attr(&REMEMBERED, &attr),
-            Err(error) => reply.error(error.into()),
-        }
+        told(self.attr(ino), reply);
     }
 
     fn setattr(
@@ -228,10 +232,7 @@ impl Filesystem for Slow {
         reply: ReplyAttr,
     ) {
         self.wait();
-        match self.set(ino, Change { mode, uid, gid, size, atime, mtime }) {
-            Ok(attr) => reply.attr(&REMEMBERED, &attr),
-            Err(error) => reply.error(error.into()),
-        }
+        told(self.set(ino, Change { mode, uid, gid, size, atime, mtime }), reply);
     }
 
     fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, mode: u32, _: u32, reply: ReplyEntry) {
