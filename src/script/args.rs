@@ -193,9 +193,10 @@ impl Spec {
         match self.kind.as_str() {
             "int" => typed.parse::<i64>().map(Json::from).map_err(|_| wrong("a whole number")),
             "bool" => typed.parse::<bool>().map(Json::from).map_err(|_| wrong("true or false")),
-            "size" => {
-                size::parse_bytes(typed).map(|_| Json::from(typed)).map_err(|problem| wrong("a size").because(&problem))
-            }
+            "size" => match size::parse_bytes(typed).map_err(|problem| wrong("a size").because(&problem))? {
+                0 => Err(wrong("a size above 0")),
+                _ => Ok(Json::from(typed)),
+            },
             "Namespace" => names::label_name(typed).map(Json::from),
             "PersistentVolumeClaim" => crate::words::PvcRef::parse(typed).map(|claim| Json::from(claim.to_string())),
             kind if kind.starts_with(|c: char| c.is_ascii_uppercase()) => names::object_name(typed).map(Json::from),
@@ -271,6 +272,7 @@ mod tests {
             ("int", "x", None),
             ("size", "1Gi", Some(json!("1Gi"))),
             ("size", "big", None),
+            ("size", "0Mi", None),
             ("PersistentVolumeClaim", "shop/data", Some(json!("shop/data"))),
             ("PersistentVolumeClaim", "data", None),
             ("StorageClass", "fast", Some(json!("fast"))),

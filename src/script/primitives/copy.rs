@@ -219,8 +219,7 @@ fn how(args: &Args) -> Result<How, Problem> {
         }
         workers => workers,
     };
-    let bandwidth = args.option_text("bandwidth").filter(|size| !size.is_empty()).map(str::to_owned);
-    Ok(How { engine, workers, bandwidth })
+    Ok(How { engine, workers, bandwidth: args.option_size("bandwidth") })
 }
 
 /// The pod, on no node yet.

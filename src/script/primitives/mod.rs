@@ -77,7 +77,11 @@ impl Type {
             Type::Text => json.is_string(),
             Type::Int => json.is_i64(),
             Type::Bool => json.is_boolean(),
-            Type::Size => json.as_str().is_some_and(|text| size::parse_bytes(text).is_ok()) || json.is_u64(),
+            // Nothing is of no size.
+            Type::Size => match json.as_str() {
+                Some(text) => size::parse_bytes(text).is_ok_and(|bytes| bytes > 0),
+                None => json.as_u64().is_some_and(|bytes| bytes > 0),
+            },
             Type::Object(kind) => super::view::is_object(json) && json["kind"] == kind,
             Type::AnyObject => super::view::is_object(json),
             Type::List => json.is_array(),
@@ -233,6 +237,12 @@ impl Args {
         self.option(key)?.as_str()
     }
 
+    /// A size as Kubernetes writes it; a number is one of bytes.
+    pub fn option_size(&self, key: &str) -> Option<String> {
+        let size = self.option(key)?;
+        Some(size.as_str().map_or_else(|| size.to_string(), str::to_owned))
+    }
+
     pub fn option_int(&self, key: &str) -> Option<i64> {
         self.option(key)?.as_i64()
     }
@@ -286,6 +296,21 @@ fn register_one(engine: &mut Engine, primitive: &'static Primitive, arity: usize
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_size_is_text_or_a_number_of_bytes_and_never_nothing() {
+        for (given, fits, size) in [
+            (json!("50Mi"), true, Some("50Mi")),
+            (json!(1000), true, Some("1000")),
+            (json!("0"), false, Some("0")),
+            (json!(0), false, Some("0")),
+            (json!("big"), false, Some("big")),
+            (Json::Null, false, None),
+        ] {
+            assert_eq!(Type::Size.fits(&given), fits, "{given}");
+            assert_eq!(Args(vec![json!({"size": given})]).option_size("size").as_deref(), size);
+        }
+    }
 
     #[test]
     fn every_primitive_is_declared_whole() {

@@ -93,7 +93,7 @@ async fn try_dry(step: &Step, args: &Args, unit: &Unit, patch: &Json) -> Result<
         let like = Pvc(claim);
         let shape = Shape {
             class: args.option_text("class").unwrap_or(like.class()).to_owned(),
-            size: args.option_text("size").map(str::to_owned),
+            size: args.option_size("size"),
             modes: args.option_list("access_modes"),
         };
         let temporary =

@@ -296,7 +296,7 @@ async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
     let target = step.get("PersistentVolume", "", &pv_name).await?;
     let shape = Shape {
         class: args.option_text("class").map_or_else(|| Pv(&target).class().to_owned(), str::to_owned),
-        size: args.option_text("size").map(str::to_owned),
+        size: args.option_size("size"),
         modes: args.option_list("access_modes"),
     };
 

@@ -198,7 +198,7 @@ async fn create_pvc(step: Step, args: Args) -> Result<Json, Problem> {
     };
     let shape = Shape {
         class: args.option_text("class").unwrap_or(Pvc(like).class()).to_owned(),
-        size: args.option_text("size").map(str::to_owned),
+        size: args.option_size("size"),
         modes: args.option_list("access_modes"),
     };
     let class = step.get("StorageClass", "", &shape.class).await?;
