@@ -562,8 +562,10 @@ impl Ended {
     pub fn conclude_with(self, global: &Global, next: Vec<String>) -> Result<Json, Failure> {
         match self.result {
             Ok(value) => Ok(value),
-            Err(problem) => {
+            Err(mut problem) => {
                 let code = exit_code(problem.kind, self.changed);
+                // Whoever asked for it does not look for a fault in the script.
+                problem.place = problem.place.filter(|_| problem.kind != Kind::Interrupted);
                 let mut last = Vec::new();
                 if self.changed && global.lab.is_some() {
                     last.push(
