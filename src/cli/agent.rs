@@ -22,7 +22,7 @@ const LOST: u8 = 3;
 /// Where Kubernetes reads a container's last words, unless the pod says otherwise.
 const TERMINATION_LOG: &str = "/dev/termination-log";
 
-/// Copy, verify or exercise directories (what runs inside pods)
+/// Copy, verify or exercise directories or block devices (what runs inside pods)
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]
@@ -31,9 +31,9 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make one directory equal to another
+    /// Make one directory equal to another, or one block device
     Copy(CopyArgs),
-    /// Compare two directories: names, metadata and content
+    /// Compare two directories: names, metadata and content; or two block devices: their bytes
     Verify(VerifyArgs),
     /// Write like an application that would notice a lost write
     Exercise(ExerciseArgs),
@@ -41,9 +41,9 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct CopyArgs {
-    /// Directory to copy from; never written to
+    /// Directory to copy from; never written to. A block device, or a file as one, if TARGET is one too
     source: PathBuf,
-    /// Directory to make equal to it: what is not in SOURCE is deleted
+    /// Directory to make equal to it: what is not in SOURCE is deleted. What a device has beyond SOURCE's end is left
     target: PathBuf,
     /// hot: others write meanwhile; final: nobody writes, and a file that vanishes is an error
     #[arg(long)]

@@ -18,7 +18,7 @@ use super::scan::{self, Free, Scan};
 use super::stop::Stop;
 use super::tree::Root;
 use super::trust::Trust;
-use super::{Emit, Failure, child, file_system, native, open_both, stamp, tree, twins};
+use super::{Emit, Failure, block, child, file_system, native, open_both, stamp, tree, twins};
 use crate::copy::report::{CopyReport, FailKind, Line, MESSAGES_MAX, Pass, Phase, Progress};
 use crate::words::clock::Clock;
 use jiff::Timestamp;
@@ -103,6 +103,9 @@ pub fn copy(job: &Job, stop: &Stop, emit: Emit<'_>) -> CopyReport {
 }
 
 fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyReport) -> Result<(), Failure> {
+    if let Some((source, target)) = block::open_both(&job.source, &job.target, block::Access::Copy)? {
+        return blocks(job, &source, &target, stop, ticker, report);
+    }
     let (source, target) = open_both(&job.source, &job.target)?;
     ticker.phase(Phase::Sync);
     // Before the flush, never after it: a page that is stored to again while the flush goes on is stamped once.
@@ -160,6 +163,36 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
     report.ended_at = stamp(Timestamp::now());
     // The same descriptor as before the copy: the kernel reports here every write that failed since it was opened.
     rustix::fs::syncfs(target.fd()).map_err(|e| Failure::system("writing the target to its disk", &e.into()))
+}
+
+/// The pass over two devices: there is one engine for them.
+fn blocks(
+    job: &Job,
+    source: &block::Device,
+    target: &block::Device,
+    stop: &Stop,
+    ticker: &mut Ticker<'_>,
+    report: &mut CopyReport,
+) -> Result<(), Failure> {
+    report.engine = block::NAME.into();
+    ticker.phase(Phase::Sync);
+    report.started_at = stamp(Timestamp::now());
+    source.flush()?;
+    report.bytes_total = source.size();
+    ticker.now.bytes_total = source.size();
+    ticker.phase(Phase::Copy);
+    let Job { allow_empty, workers, bandwidth, .. } = *job;
+    let pass = block::copy::Job { source, target, compare: job.since.is_some(), allow_empty, workers, bandwidth };
+    let copied = block::copy::run(pass, stop, &mut |transfer| ticker.transferred(transfer));
+    report.exit = match &copied {
+        Err(failure) if failure.kind == FailKind::Interrupted => 128 + stop.requested().unwrap_or(0),
+        Err(_) => 1,
+        Ok(_) => 0,
+    };
+    report.bytes_copied = copied?;
+    ticker.phase(Phase::Sync);
+    report.ended_at = stamp(Timestamp::now());
+    target.flush()
 }
 
 /// What the pass may take for unchanged.

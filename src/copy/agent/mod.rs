@@ -1,10 +1,11 @@
-//! The process inside a copy pod: it makes two directories equal, and proves it.
+//! The process inside a copy pod: it makes two directories or two block devices equal, and proves it.
 //!
 //! Not the host: it knows no Kubernetes, decides nothing about order and prints nothing (what it has to say goes
-//! through the caller's `emit`). Called by `cli::agent`, in pods, in the lab and by hand on any two directories.
+//! through the caller's `emit`). Called by `cli::agent`, in pods, in the lab and by hand on any two of them.
 //! What must stay true: the source is never written to; nothing outside of the two directories is touched; symbolic
 //! links are never followed; every run ends with a report, a killed one included as far as that can be.
 
+pub mod block;
 mod child;
 pub mod copy;
 mod crew;

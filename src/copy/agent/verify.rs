@@ -13,7 +13,7 @@ use super::sum::Sum;
 use super::tree::{self, Detail, Node, Root, Seen, Side};
 use super::trust::{ALWAYS, Trust};
 use super::tune::Tuner;
-use super::{Emit, Failure, file_system, open_both, stamp};
+use super::{Emit, Failure, block, file_system, open_both, stamp};
 use crate::copy::report::{
     DIFFERENCES_MAX, Difference, FailKind, Line, MESSAGES_MAX, Mode, Phase, Progress, VerifyReport,
 };
@@ -78,6 +78,9 @@ fn steps(job: &Job, stop: &Stop, emit: Emit<'_>, report: &mut VerifyReport) -> R
     if (job.mode == Mode::Changed) != job.since.is_some() {
         return Err(Failure::new(FailKind::Usage, "mode changed needs --since, and no other mode takes it"));
     }
+    if let Some((source, target)) = block::open_both(&job.source, &job.target, block::Access::Verify)? {
+        return blocks(job, [&source, &target], stop, emit, report);
+    }
     let (source, target) = open_both(&job.source, &job.target)?;
     // The pass rule: what is stored after this flush moves a time to `source_read_at` or later, which is what a later
     // comparison is given as `since`.
@@ -112,6 +115,38 @@ fn steps(job: &Job, stop: &Stop, emit: Emit<'_>, report: &mut VerifyReport) -> R
     tree::walk([&source, &target], Detail::All, &mut Tuner::new(job.workers), &see, &mut look);
     comparison.close(report);
     stop.requested().map_or(Ok(()), |signal| Err(Failure::interrupted(signal)))
+}
+
+/// The same for two devices, which have neither metadata nor times: their bytes are read, or nothing is.
+fn blocks(
+    job: &Job,
+    sides: [&block::Device; 2],
+    stop: &Stop,
+    emit: Emit<'_>,
+    report: &mut VerifyReport,
+) -> Result<(), Failure> {
+    sides[0].flush()?;
+    report.bytes = sides[0].size();
+    if job.mode == Mode::Metadata {
+        let [source, target] = sides.map(|side| side.size().to_string());
+        let digests = [&source, &target].map(|size| blake3::hash(size.as_bytes()).to_hex().to_string());
+        // A larger target holds what the source has.
+        if sides[1].size() < sides[0].size() {
+            report.differences.push(Difference { path: ".".into(), what: "size".into(), source, target });
+            report.differences_total = 1;
+        }
+        [report.source_digest, report.target_digest] = digests;
+        report.messages.push("devices have no metadata: only their sizes were compared".into());
+        return Ok(());
+    }
+    let progress = Progress { bytes_total: 2 * sides[0].size(), ..Progress::begin(Phase::Verify, None) };
+    let mut teller = Teller { emit, progress, began: Clock.monotonic(), told: Clock.monotonic() };
+    (teller.emit)(Line::Progress(teller.progress.clone()));
+    let found = block::verify::run(sides, job.workers, stop, &mut |bytes| teller.tell(0, bytes))?;
+    [report.source_digest, report.target_digest] = found.digests;
+    (report.differences, report.differences_total) = (found.differences, found.differences_total);
+    report.hashed_bytes = found.read;
+    Ok(())
 }
 
 /// What need not be read again.
