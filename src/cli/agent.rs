@@ -98,7 +98,7 @@ struct LastWords {
 
 #[derive(Debug, clap::Args)]
 struct ExerciseArgs {
-    /// Directory to write in
+    /// Directory to write in, or a device to write to
     dir: PathBuf,
     /// Directory outside of the volume that remembers what was acknowledged
     #[arg(long, value_name = "DIR")]

@@ -109,9 +109,6 @@ fn judge_claim(found: &mut Findings, run: &RunId, claim: Pvc<'_>, volumes: &[Jso
         found.add(&object, &format!("it is {}, not Bound", claim.phase()), LEAVE_OUT);
         return;
     }
-    if claim.is_block() {
-        found.add(&object, "block volumes (volumeMode Block) cannot be copied yet", LEAVE_OUT);
-    }
     for finalizer in claim.finalizers().into_iter().filter(|finalizer| !is_storage_finalizer(finalizer)) {
         found.add(
             &object,
@@ -449,14 +446,6 @@ mod tests {
                 vec![],
             ),
             ("not Bound", with(claim(), "/status/phase", json!("Pending")), vec![volume()], vec![], vec![], vec![]),
-            (
-                "block volumes",
-                with(claim(), "/spec/volumeMode", json!("Block")),
-                vec![volume()],
-                vec![],
-                vec![],
-                vec![],
-            ),
             (
                 "finalizer `a.io/b`",
                 with(claim(), "/metadata/finalizers", json!(["a.io/b"])),

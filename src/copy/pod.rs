@@ -101,6 +101,8 @@ pub struct PodPlan {
     /// The claim to read; absent for reservations.
     pub source: Option<String>,
     pub target: String,
+    /// The volumes are devices (volumeMode Block), at the same paths.
+    pub is_block: bool,
     pub node: Option<String>,
     /// The pod spec of the workload, as far as it says where and how its pods may run.
     pub like: Json,
@@ -126,10 +128,15 @@ pub fn render(plan: &PodPlan) -> Json {
         }),
     };
     let reads_only = !matches!(plan.task, Task::Copy { .. });
-    let mut mounts = vec![json!({"name": "target", "mountPath": TARGET, "readOnly": reads_only})];
+    // A device has no read-only: the agent opens the source for reading only.
+    let place = |name: &str, path: &str, reads_only: bool| match plan.is_block {
+        true => json!({"name": name, "devicePath": path}),
+        false => json!({"name": name, "mountPath": path, "readOnly": reads_only}),
+    };
+    let mut places = vec![place("target", TARGET, reads_only)];
     let mut volumes = vec![json!({"name": "target", "persistentVolumeClaim": {"claimName": plan.target}})];
     if let Some(source) = &plan.source {
-        mounts.insert(0, json!({"name": "source", "mountPath": SOURCE, "readOnly": true}));
+        places.insert(0, place("source", SOURCE, true));
         // readOnly on the mount, not on the claim: an attachment as read-only would be another one than the workload's.
         volumes.insert(0, json!({"name": "source", "persistentVolumeClaim": {"claimName": source}}));
     }
@@ -149,10 +156,10 @@ pub fn render(plan: &PodPlan) -> Json {
             "terminationMessagePolicy": "FallbackToLogsOnError",
             "securityContext": security,
             "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
-            "volumeMounts": mounts,
         }],
         "volumes": volumes,
     });
+    spec["containers"][0][if plan.is_block { "volumeDevices" } else { "volumeMounts" }] = json!(places);
     follow(&mut spec, &plan.like);
     if let Some(node) = &plan.node {
         // By name, not by the label hostname, which may differ; and through the scheduler, which binds volumes.
@@ -316,6 +323,7 @@ mod tests {
             image: "docker.io/pvmigrate/agent:0.1.0".into(),
             source: Some("data".into()),
             target: "data-pvmigrate-1".into(),
+            is_block: false,
             node: Some("node2".into()),
             like: json!({
                 "tolerations": [{"key": "disk", "operator": "Exists"}],
@@ -357,6 +365,18 @@ mod tests {
         insta::assert_yaml_snapshot!("verify_pod", pod);
         let mounts = pod["spec"]["containers"][0]["volumeMounts"].as_array().unwrap();
         assert!(mounts.iter().all(|mount| mount["readOnly"] == true));
+    }
+
+    #[test]
+    fn devices_are_where_directories_would_be() {
+        let pod = render(&PodPlan { is_block: true, ..plan() });
+        let container = &pod["spec"]["containers"][0];
+        assert!(container["volumeMounts"].is_null());
+        let devices = json!([
+            {"name": "source", "devicePath": SOURCE}, {"name": "target", "devicePath": TARGET},
+        ]);
+        assert_eq!(container["volumeDevices"], devices);
+        assert_eq!(container["args"], render(&plan())["spec"]["containers"][0]["args"]);
     }
 
     #[test]

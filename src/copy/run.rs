@@ -453,6 +453,7 @@ mod tests {
             image: "i".into(),
             source: Some("data".into()),
             target: "t".into(),
+            is_block: false,
             node: None,
             like: Json::Null,
             run_as: None,

@@ -410,7 +410,10 @@ impl Core {
                     }
                 }
             }
-            Write::MakeDisk { handle, bytes } => return self.disks.make(&handle, bytes).map_err(|e| disk_failed(&e)),
+            Write::MakeDisk { handle, bytes, is_block } => {
+                let made = if is_block { self.disks.make_device(&handle, bytes) } else { self.disks.make(&handle) };
+                return made.map_err(|e| disk_failed(&e));
+            }
             Write::RemoveDisk { handle } => return self.disks.remove(&handle).map_err(|e| disk_failed(&e)),
         };
         outcome.map(|()| state.revision() != before)

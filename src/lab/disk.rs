@@ -1,6 +1,6 @@
 //! The directories behind volumes, and what each node has of its own.
 //!
-//! `volumes/<handle>/data` is a volume of the lab's drivers; `nodes/<node>/<path>` is what a host path or a local volume
+//! `volumes/<handle>/data` is a volume of the lab's drivers, a file of its size if it is a device (volumeMode Block); `nodes/<node>/<path>` is what a host path or a local volume
 //! means on that node. Not the volumes' objects. What must stay true: nothing outside of the lab's directory is ever
 //! written, whatever a volume's spec says; a volume that was thrown away is gone from its place at once.
 
@@ -28,8 +28,15 @@ impl Disks {
         self.root.join("volumes").join(plain(handle)).join("data")
     }
 
+    /// Makes a file that stands for a device, all zeros. Returns whether it was not there.
+    pub fn make_device(&self, handle: &str, bytes: u64) -> io::Result<bool> {
+        let file = self.volume(handle);
+        std::fs::create_dir_all(file.parent().expect("it is below the lab's directory"))?;
+        make_file(&file, bytes)
+    }
+
     /// Makes it. Returns whether it was not there.
-    pub fn make(&self, handle: &str, _bytes: u64) -> io::Result<bool> {
+    pub fn make(&self, handle: &str) -> io::Result<bool> {
         let dir = self.volume(handle);
         if dir.is_dir() {
             return Ok(false);
@@ -78,6 +85,16 @@ impl Disks {
         Ok(dir)
     }
 
+    /// What a path of a device means on a node; a file of so many bytes if it is not there.
+    pub fn device_on_node(&self, node: &str, path: &str, bytes: u64) -> io::Result<PathBuf> {
+        let file = self.on_node(node, path, false)?;
+        if let Some(parent) = file.parent() {
+            std::fs::create_dir_all(parent)?;
+        }
+        make_file(&file, bytes)?;
+        Ok(file)
+    }
+
     /// Where an `emptyDir` of a pod is.
     pub fn of_pod(&self, uid: &str, volume: &str) -> PathBuf {
         self.root.join("pods").join(plain(uid)).join(plain(volume))
@@ -108,6 +125,20 @@ fn plain(name: &str) -> String {
     if out.is_empty() { "%".to_owned() } else { out }
 }
 
+/// As large as it says from its first moment on, and for all, as devices are.
+fn make_file(path: &Path, bytes: u64) -> io::Result<bool> {
+    use std::os::unix::fs::PermissionsExt;
+    if path.exists() {
+        return Ok(false);
+    }
+    let fresh = path.with_added_extension("new");
+    let file = std::fs::File::create(&fresh)?;
+    file.set_len(bytes)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o666))?;
+    std::fs::rename(fresh, path)?;
+    Ok(true)
+}
+
 fn open_to_all(dir: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o777))
@@ -130,8 +161,13 @@ mod tests {
         assert_eq!(disks.on_node("node1", "/srv/ours/x", false).unwrap(), Path::new("/srv/ours/x"));
         assert_eq!(disks.on_node("node1", "/srv/ours/../x", false).unwrap(), node.join("srv/ours/x"));
         assert_ne!(disks.volume("a/b"), disks.volume("a_b"));
-        assert_eq!((disks.make("a", 1).unwrap(), disks.make("a", 1).unwrap()), (true, false));
+        assert_eq!((disks.make("a").unwrap(), disks.make("a").unwrap()), (true, false));
         assert_eq!((disks.remove("a").unwrap(), disks.remove("a").unwrap()), (true, false));
         assert!(!disks.volume("a").exists());
+        assert_eq!((disks.make_device("b", 5).unwrap(), disks.make_device("b", 7).unwrap()), (true, false));
+        assert_eq!(std::fs::metadata(disks.volume("b")).unwrap().len(), 5);
+        assert!(disks.remove("b").unwrap());
+        let device = disks.device_on_node("node1", "/dev/sdb", 9).unwrap();
+        assert_eq!((device.clone(), std::fs::metadata(&device).unwrap().len()), (node.join("dev/sdb"), 9));
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! Not a benchmark. Run by `cli::agent` in application pods of the lab and of real clusters.
 //!
-//! Round n: append line n and fsync it; store n through mmap, without msync; change the small file n mod 8 in its own
+//! On a directory, round n: append line n and fsync it; store n through mmap, without msync; change the small file n mod 8 in its own
 //! way; then acknowledge n outside of the volume. So on any start, line n, the map and every small file must be where
-//! the acknowledged round left them, or one unacknowledged round further.
+//! the acknowledged round left them, or one unacknowledged round further. On a device: see `ring`.
 //! What must stay true: SIGKILL at any instant is never reported as a loss; one process per name.
 
 use super::pages::{self, Pages};
+use super::ring::{self, Ring};
 use super::slots;
 use super::stop::Stop;
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,7 @@ const TOLD_EVERY: u64 = 1000;
 /// Where and how.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// The volume.
+    /// The volume: a directory, or a device.
     pub dir: PathBuf,
     /// A directory outside of the volume that survives its migration.
     pub ack: Option<PathBuf>,
@@ -71,6 +72,10 @@ impl Job {
 /// [`Fault::Lost`] if anything is missing or torn that no SIGKILL explains.
 pub fn check(job: &Job) -> Result<u64, Fault> {
     let acked = read_ack(job)?;
+    if ring::is_device(&job.dir) {
+        let ring = Ring::open(&job.dir, false).and_then(|ring| ring.check(acked.lines));
+        return ring.map_err(io_fault(format!("reading {}", job.dir.display())))?.map_err(Fault::Lost);
+    }
     let home = job.home();
     let n = check_lines(&read_or_empty(&home.join("lines"))?, acked.lines)?;
     check_map(&read_or_empty(&home.join("map"))?, acked.map, n)?;
@@ -84,7 +89,7 @@ pub fn check(job: &Job) -> Result<u64, Fault> {
 /// As [`check`], or if the volume cannot be written.
 pub fn exercise(job: &Job, stop: &Stop, tell: &mut dyn FnMut(String)) -> Result<u64, Fault> {
     let mut n = check(job)?;
-    let mut writer = Writer::open(job, n).map_err(io_fault(format!("opening {}", job.home().display())))?;
+    let mut writer = Writer::open(job, n).map_err(io_fault(format!("opening {}", job.dir.display())))?;
     tell(format!("exercise: started at n={n}"));
     while stop.requested().is_none() && job.until.is_none_or(|until| n < until) {
         n += 1;
@@ -100,17 +105,38 @@ pub fn exercise(job: &Job, stop: &Stop, tell: &mut dyn FnMut(String)) -> Result<
     Ok(n)
 }
 
-struct Writer {
+enum Writer {
+    Files(Files),
+    Device(Ring),
+}
+
+impl Writer {
+    fn open(job: &Job, n: u64) -> io::Result<Writer> {
+        if ring::is_device(&job.dir) {
+            return Ring::open(&job.dir, true).map(Writer::Device);
+        }
+        Files::open(job, n).map(Writer::Files)
+    }
+
+    fn round(&mut self, n: u64) -> io::Result<()> {
+        match self {
+            Writer::Files(files) => files.round(n),
+            Writer::Device(ring) => ring.write(n),
+        }
+    }
+}
+
+struct Files {
     lines: File,
     pages: Pages,
     files: PathBuf,
     incarnation: uuid::Uuid,
 }
 
-impl Writer {
+impl Files {
     /// Brings everything to round `n` exactly: a torn line is cut off, and the rest of a round that was interrupted
     /// is made up for.
-    fn open(job: &Job, n: u64) -> io::Result<Writer> {
+    fn open(job: &Job, n: u64) -> io::Result<Files> {
         let (home, files) = (job.home(), job.home().join("f"));
         fs::create_dir_all(&files)?;
         let lines = OpenOptions::new().append(true).create(true).open(home.join("lines"))?;
@@ -125,7 +151,7 @@ impl Writer {
         if n > 0 {
             slots::write(&files, n)?;
         }
-        Ok(Writer { lines, pages, files, incarnation: uuid::Uuid::new_v4() })
+        Ok(Files { lines, pages, files, incarnation: uuid::Uuid::new_v4() })
     }
 
     fn round(&mut self, n: u64) -> io::Result<()> {
@@ -310,6 +336,16 @@ mod tests {
             assert!(said.starts_with(&format!("LOST {wanted}")), "{said}");
             assert!(matches!(run(&job), Err(Fault::Lost(_))), "and it does not go on over it");
         }
+    }
+
+    #[test]
+    fn a_device_is_exercised_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let job = |until| Job { dir: dir.path().join("device"), ..job(dir.path(), until) };
+        File::create(job(0).dir).unwrap().set_len(1 << 20).unwrap();
+        assert_eq!((run(&job(5)).unwrap(), check(&job(0)).unwrap(), run(&job(9)).unwrap()), (5, 5, 9));
+        fs::write(job(0).dir, vec![0; 1 << 20]).unwrap();
+        assert_eq!(lost(&job(0)), "LOST device: 9 was acknowledged, 0 is the newest there");
     }
 
     fn slots_content(round: u64) -> String {

@@ -22,6 +22,7 @@ mod pages;
 mod passes_torture;
 #[cfg(test)]
 mod random;
+mod ring;
 pub mod rsync;
 mod scan;
 mod slots;

@@ -7,6 +7,8 @@
 
 mod claim;
 pub(super) mod matching;
+
+pub use matching::capacity;
 #[cfg(test)]
 mod rows;
 #[cfg(test)]

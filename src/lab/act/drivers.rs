@@ -11,6 +11,8 @@ pub struct Driver {
     /// Also the provisioner's name in a class.
     pub name: &'static str,
     pub access_modes: &'static [&'static str],
+    /// It has volumes of the mode Block.
+    pub has_devices: bool,
     /// Its volumes are attached to nodes before pods see them.
     pub attachable: bool,
 }
@@ -19,9 +21,15 @@ pub static DRIVERS: &[Driver] = &[
     Driver {
         name: "shared.lab.pvmigrate.io",
         access_modes: &["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany"],
+        has_devices: false,
         attachable: false,
     },
-    Driver { name: "disk.lab.pvmigrate.io", access_modes: &["ReadWriteOnce", "ReadOnlyMany"], attachable: true },
+    Driver {
+        name: "disk.lab.pvmigrate.io",
+        access_modes: &["ReadWriteOnce", "ReadOnlyMany"],
+        has_devices: true,
+        attachable: true,
+    },
 ];
 
 impl Driver {

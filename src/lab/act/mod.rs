@@ -81,7 +81,7 @@ pub enum Write {
     /// An Event about this object, unless the same was said of the same uid before.
     Event { about: Value, is_warning: bool, reason: &'static str, message: String },
     /// Makes the directory behind a volume (`spec` is the PersistentVolume's). There already counts as done.
-    MakeDisk { handle: String, bytes: u64 },
+    MakeDisk { handle: String, bytes: u64, is_block: bool },
     /// Throws the directory behind a volume away. Gone counts as done.
     RemoveDisk { handle: String },
 }

@@ -102,7 +102,8 @@ fn provision(state: &State, claim: &Value) -> Turn {
         turn.again_at = Some(due);
         return turn;
     }
-    turn.writes.push(Write::MakeDisk { handle: name, bytes: matching::requested(claim) });
+    let is_block = claim["spec"]["volumeMode"] == "Block";
+    turn.writes.push(Write::MakeDisk { handle: name, bytes: matching::requested(claim), is_block });
     turn.writes.push(Write::Create(volume));
     turn
 }
@@ -137,7 +138,7 @@ fn plan(
             text(mode)
         ));
     }
-    if spec["volumeMode"] == "Block" {
+    if spec["volumeMode"] == "Block" && !driver.has_devices {
         return Err(format!("rpc error: code = InvalidArgument desc = {} has no block volumes", driver.name));
     }
     if !spec["selector"].is_null() {
@@ -163,7 +164,7 @@ fn plan(
             "claimRef": binder::reference(claim),
             "persistentVolumeReclaimPolicy": class["reclaimPolicy"].as_str().unwrap_or("Delete"),
             "storageClassName": class["metadata"]["name"],
-            "volumeMode": "Filesystem",
+            "volumeMode": spec["volumeMode"].as_str().unwrap_or("Filesystem"),
         },
     });
     annotations::set(&mut volume, annotations::PROVISIONED_BY, driver.name);

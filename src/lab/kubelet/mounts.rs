@@ -4,6 +4,7 @@
 //! whole arguments and only these prefixes; a shell could not be served so, and is refused.
 
 use super::Image;
+use crate::lab::act::binder::capacity;
 use crate::lab::act::drivers;
 use crate::lab::disk::Disks;
 use crate::lab::process::Program;
@@ -34,6 +35,7 @@ pub fn mounts(state: &State, pod: &Value, disks: &Disks) -> Result<Mounts, Strin
             let pv = state
                 .get("PersistentVolume", "", &volume_name)
                 .ok_or_else(|| format!("volume {name}: the claim {claim} has no volume"))?;
+            used_as_it_is(pod, name, pv)?;
             of_volume(pv, node, disks)?
         } else if let Some(path) = volume["hostPath"]["path"].as_str() {
             let kind = text(&volume["hostPath"]["type"]);
@@ -73,13 +75,26 @@ pub fn mounts(state: &State, pod: &Value, disks: &Disks) -> Result<Mounts, Strin
     Ok(mounts)
 }
 
-/// The directory of a PersistentVolume on a node.
+/// A device is no directory, and the other way round.
+fn used_as_it_is(pod: &Value, volume: &str, pv: &Value) -> Result<(), String> {
+    let (mode, wrong) = match text(&pv["spec"]["volumeMode"]) {
+        "Block" => ("Block", "volumeMounts"),
+        _ => ("Filesystem", "volumeDevices"),
+    };
+    let uses = |container: &Value| list_of(&container[wrong]).iter().any(|one| one["name"] == volume);
+    if list_of(&pod["spec"]["containers"]).iter().any(uses) {
+        return Err(format!("volume {volume} has volumeMode {mode}, but is specified in {wrong}"));
+    }
+    Ok(())
+}
+
+/// The directory of a PersistentVolume on a node, or the file that is its device.
 pub fn of_volume(pv: &Value, node: &str, disks: &Disks) -> Result<PathBuf, String> {
     let spec = &pv["spec"];
     let name = text(&pv["metadata"]["name"]);
     if let Some(handle) = spec["csi"]["volumeHandle"].as_str() {
         let dir = disks.volume(handle);
-        return if dir.is_dir() { Ok(dir) } else { Err(format!("volume {name}: the handle {handle} does not exist")) };
+        return if dir.exists() { Ok(dir) } else { Err(format!("volume {name}: the handle {handle} does not exist")) };
     }
     let (path, make) = match (spec["local"]["path"].as_str(), spec["hostPath"]["path"].as_str()) {
         (Some(path), _) => (path, true),
@@ -88,7 +103,12 @@ pub fn of_volume(pv: &Value, node: &str, disks: &Disks) -> Result<PathBuf, Strin
             return Err(format!("volume {name}: {} this type of volume", crate::lab::status::UNSIMULATED));
         }
     };
-    disks.on_node(node, path, make).map_err(|e| format!("volume {name}: {e}"))
+    let found = if spec["volumeMode"] == "Block" {
+        disks.device_on_node(node, path, capacity(pv))
+    } else {
+        disks.on_node(node, path, make)
+    };
+    found.map_err(|e| format!("volume {name}: {e}"))
 }
 
 /// The program of a container with its arguments as they are on this machine.
@@ -116,6 +136,11 @@ pub fn command(container: &Value, image: Option<&Image>, mounts: &Mounts, pod: &
     for mount in list_of(&container["volumeMounts"]) {
         if let Some(dir) = mounts.get(text(&mount["name"])) {
             places.push((text(&mount["mountPath"]).trim_end_matches('/'), dir));
+        }
+    }
+    for device in list_of(&container["volumeDevices"]) {
+        if let Some(file) = mounts.get(text(&device["name"])) {
+            places.push((text(&device["devicePath"]), file));
         }
     }
     // The longest first: a mount inside another one hides it.

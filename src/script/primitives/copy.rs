@@ -5,6 +5,7 @@ use super::{Args, Effect, Primitive, Type, option, param};
 use crate::cluster::pv::{Backend, Pv};
 use crate::cluster::pvc::Pvc;
 use crate::cluster::{Fact, known, text, workload};
+use crate::copy::agent;
 use crate::copy::plan::{Placement, node};
 use crate::copy::pod::{How, PodPlan, Task, check_patch};
 use crate::copy::run;
@@ -234,6 +235,10 @@ fn pod_plan(step: &Step, args: &Args, task: Task) -> Result<PodPlan, Problem> {
     if let Some(claim) = [source, target].into_iter().find(|claim| claim.volume().is_empty()) {
         return Err(Problem::refused(format!("claim `{}` has no volume", claim.reference())));
     }
+    if source.is_block() != target.is_block() {
+        let modes = [source, target].map(|claim| if claim.is_block() { "Block" } else { "Filesystem" });
+        return Err(Problem::usage(format!("a volume of mode {} is not copied to one of mode {}", modes[0], modes[1])));
+    }
     let patch = args.option("pod_patch").cloned().unwrap_or(Json::Null);
     check_patch(&patch)?;
     Ok(PodPlan {
@@ -244,6 +249,7 @@ fn pod_plan(step: &Step, args: &Args, task: Task) -> Result<PodPlan, Problem> {
         image: image(args),
         source: Some(source.name().to_owned()),
         target: target.name().to_owned(),
+        is_block: source.is_block(),
         node: None,
         like: template_spec(args.option("workload").unwrap_or(&Json::Null)),
         run_as: args.option_int("run_as"),
@@ -330,7 +336,7 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
     let ended = run::run(&door, &step.id, &plan, &source.to_string(), &step.session.voice).await?;
     let mut report = ended.report;
     report["node"] = json!(ended.node);
-    report["summary"] = json!(compared(&report));
+    report["summary"] = json!(compared(&report, plan.is_block));
     // Nobody knows what was written since the final pass if nobody has watched: whatever differs, it is made again.
     if last {
         match door.vigil(&source) {
@@ -369,7 +375,7 @@ fn not_watched(claim: &PvcRef, why: &str) -> Problem {
         .hint("make the final pass and its verification again")
 }
 
-/// `2020 of 2024 files, 200 MiB in 0.6s (333 MiB/s)`
+/// `2020 of 2024 files, 200 MiB in 0.6s (333 MiB/s)`, or of a device `3 MiB of 64 MiB in 0.6s (5 MiB/s)`
 fn copied(report: &Json) -> String {
     let number = |field: &str| report[field].as_u64().unwrap_or(0);
     let (bytes, seconds) = (number("bytes_copied"), report["seconds"].as_f64().unwrap_or(0.0));
@@ -377,12 +383,20 @@ fn copied(report: &Json) -> String {
     let rate =
         if seconds < 0.1 { String::new() } else { format!(" ({}/s)", human_bytes((bytes as f64 / seconds) as u64)) };
     let (done, all) = (number("files_copied"), number("files_total"));
-    format!("{done} of {all} files, {} in {}{rate}", human_bytes(bytes), human_seconds(seconds))
+    let of = if report["engine"] == agent::block::NAME {
+        format!("{} of {}", human_bytes(bytes), human_bytes(number("bytes_total")))
+    } else {
+        format!("{done} of {all} files, {}", human_bytes(bytes))
+    };
+    format!("{of} in {}{rate}", human_seconds(seconds))
 }
 
 /// `2024 files, 200 MiB in 0.4s`
-fn compared(report: &Json) -> String {
+fn compared(report: &Json, is_block: bool) -> String {
     let bytes = human_bytes(report["bytes"].as_u64().unwrap_or(0));
     let seconds = human_seconds(report["seconds"].as_f64().unwrap_or(0.0));
+    if is_block {
+        return format!("{bytes} in {seconds}");
+    }
     format!("{} files, {bytes} in {seconds}", report["files"].as_u64().unwrap_or(0))
 }

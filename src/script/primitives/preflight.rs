@@ -121,6 +121,7 @@ async fn try_dry(step: &Step, args: &Args, unit: &Unit, patch: &Json) -> Result<
             image: super::copy::image(args),
             source: Some(like.name().to_owned()),
             target: temporary.name.clone(),
+            is_block: like.is_block(),
             node: None,
             like: Json::Null,
             run_as: args.option_int("run_as"),

@@ -307,6 +307,7 @@ async fn reserve(step: &Step, args: &Args, like: &Json, temporary: &PvcRef, name
         image: super::copy::image(args),
         source: None,
         target: temporary.name.clone(),
+        is_block: Pvc(like).is_block(),
         node,
         like: super::copy::template_spec(&workload),
         run_as: None,

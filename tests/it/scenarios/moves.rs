@@ -2,6 +2,7 @@
 
 use crate::world::{World, cluster_test, opts};
 use serde_json::json;
+use std::os::unix::fs::FileExt;
 
 cluster_test!(a_statefulset_and_a_deployment_move_from_slow_to_fast, async |w: &World| {
     all_of_a_class(w, "slow", "fast").await;
@@ -48,6 +49,35 @@ async fn all_of_a_class(w: &World, from: &str, to: &str) {
     w.still_intact().await;
     assert_eq!(w.leftovers().await, Vec::<String>::new());
 }
+
+cluster_test!(a_device_moves_from_block_to_block, async |w: &World| {
+    let (a, b) = (w.class("block-a").await, w.class("block-b").await);
+    w.device_claim("data", &a, "64Mi").await;
+    w.exercise_deployment("web", 1, &[("data", "data")], opts().on_devices()).await;
+    w.ready("Deployment", "web").await;
+    let source = w.pv_of("data").await;
+    // What was on the target's disks before: it must be gone where the source has zeros.
+    for volume in w.list("pv").await.iter().filter(|volume| volume["spec"]["storageClassName"] == b) {
+        let device = w.volume_dir(volume).expect("a device is a path");
+        let file = std::fs::File::options().write(true).open(device).expect("it can be opened");
+        file.write_all_at(&[7; 300_000], 40 << 20).and_then(|()| file.sync_all()).expect("it can be written");
+    }
+    let image = w.image();
+    let words = ["run", "sc-migrate", "--source-sc", &a, "--dest-sc", &b, "--yes", "--image", &image];
+    let moved = w.pvmigrate(&words).await.succeeds();
+    assert!(moved.stderr.contains("of 64 MiB in"), "{}", moved.stderr);
+    let (claim, target) = (w.get("pvc", "data").await, w.pv_of("data").await);
+    assert_eq!((&claim["spec"]["storageClassName"], &claim["spec"]["volumeMode"]), (&json!(b), &json!("Block")));
+    assert_ne!(target["metadata"]["name"], source["metadata"]["name"]);
+    w.still_intact().await;
+    w.stop_workload("Deployment", "web").await;
+    w.check_writer("data", "web", "data", "web").await;
+    // It went on after the move, so the two differ by now; but beyond what it writes they do not.
+    let [was, is] = [&source, &target].map(|volume| std::fs::read(w.volume_dir(volume).unwrap()).unwrap());
+    assert_eq!(was.len(), is.len());
+    assert!(is[40 << 20..][..300_000].iter().filter(|byte| **byte == 7).count() < 50_000, "the old bytes are there");
+    assert_eq!(w.leftovers().await, Vec::<String>::new());
+});
 
 cluster_test!(a_pod_and_its_two_local_volumes_end_on_one_node, async |w: &World| {
     let (slow, local) = (w.class("slow").await, w.class("local").await);

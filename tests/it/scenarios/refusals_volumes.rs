@@ -63,11 +63,6 @@ fn local(w: &World, dir: &str) -> Value {
 
 cluster_test!(every_obstacle_of_a_claim_or_its_volume_is_named_at_once, async |w: &World| {
     let (hand, fast) = (handmade(w).await, w.class("fast").await);
-    let block = |mut backend: Value| {
-        backend["volumeMode"] = json!("Block");
-        backend
-    };
-    bound(w, &hand, "block", block(local(w, "block"))).await;
     bound(w, &hand, "held", csi("held")).await;
     bound(w, &hand, "going", csi("going")).await;
     bound(w, &hand, "operated", csi("operated")).await;
@@ -88,7 +83,7 @@ cluster_test!(every_obstacle_of_a_claim_or_its_volume_is_named_at_once, async |w
     let far = bound(w, &hand, "far", nfs("/far")).await;
 
     let claims = w.list("pvc").await;
-    assert_eq!(claims.len(), 14);
+    assert_eq!(claims.len(), 13);
     for claim in claims {
         w.ready("pvc", claim["metadata"]["name"].as_str().expect("it has a name")).await;
     }
@@ -144,7 +139,6 @@ cluster_test!(every_obstacle_of_a_claim_or_its_volume_is_named_at_once, async |w
     tells_exactly(
         &refused,
         &[
-            (claim("block"), "block volumes (volumeMode Block) cannot be copied yet"),
             (claim("held"), "it has the finalizer `backup.example/hold`"),
             (claim("going"), "it is being deleted"),
             (claim("going"), "it has the finalizer `backup.example/hold`"),

@@ -61,6 +61,7 @@ pub struct World {
     dir: tempfile::TempDir,
     namespaces: Mutex<Vec<String>>,
     classes: Mutex<BTreeMap<String, String>>,
+    loops: Mutex<Vec<std::path::PathBuf>>,
     processes: Mutex<Vec<Arc<outcome::Talk>>>,
     broken: Mutex<nodes::Broken>,
 }
@@ -92,6 +93,7 @@ pub fn run(name: &str, place: Where, sharing: Sharing, body: impl AsyncFnOnce(&W
     if !keep {
         if place == Where::Real {
             also(&mut || runtime.block_on(clean::clean(&world.ground, &world.id)));
+            also(&mut || world.drop_loops());
         }
     } else {
         eprintln!("world: kept {} and {}", world.ns, world.dir().display());
@@ -124,10 +126,10 @@ impl World {
             clean::sweep(&ground).await;
         }
         let broken = Mutex::new(nodes::Broken::nothing(&ground, sharing).await);
-        let (namespaces, classes) = (Mutex::default(), Mutex::default());
+        let (namespaces, classes, loops) = (Mutex::default(), Mutex::default(), Mutex::default());
         let processes = Mutex::default();
         let id = ns.clone();
-        let world = World { ns, id, sharing, ground, dir, namespaces, classes, processes, broken };
+        let world = World { ns, id, sharing, ground, dir, namespaces, classes, loops, processes, broken };
         world.make_namespace(&world.ns).await;
         world
     }

@@ -5,11 +5,12 @@ use super::objects::items;
 use super::{LABEL, World, open_to_all, random};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 impl World {
     /// A clone of a class of the cluster under a name of its own; the same one each time. A clone of `local` comes
-    /// with two empty volumes of 1 Gi a node.
+    /// with two empty volumes of 1 Gi a node, one of `block-a` or `block-b` with two devices of 64 Mi.
     pub async fn class(&self, base: &str) -> String {
         self.class_with(base, json!({})).await
     }
@@ -28,7 +29,11 @@ impl World {
         self.apply(class).await;
         if is_local {
             for n in 0..4 {
-                self.local_volume(&name, if n % 2 == 0 { "node1" } else { "node2" }, "1Gi").await;
+                let node = if n % 2 == 0 { "node1" } else { "node2" };
+                match base.starts_with("block") {
+                    true => self.local_device(&name, node, 64 << 20).await,
+                    false => self.local_volume(&name, node, "1Gi").await,
+                };
             }
         }
         self.classes.lock().unwrap().insert(key, name.clone());
@@ -41,17 +46,59 @@ impl World {
         let dir = self.dir().join("local").join(&name);
         std::fs::create_dir_all(&dir).expect("a directory can be made");
         open_to_all(&dir);
+        self.local(&name, class, node, json!(size), "Filesystem", &dir).await;
+        name
+    }
+
+    /// A local device of zeros; its volume's name. In the lab it is a file.
+    pub async fn local_device(&self, class: &str, node: &str, bytes: u64) -> String {
+        let name = format!("{class}-{node}-{}", random());
+        let file = self.dir().join(format!("{name}.img"));
+        std::fs::File::create(&file).and_then(|file| file.set_len(bytes)).expect("a file can be made");
+        let path = if self.ground.bench().is_some() { file } else { self.loop_device(&file) };
+        self.local(&name, class, node, json!(bytes.to_string()), "Block", &path).await;
+        name
+    }
+
+    /// A device of the kernel's over a file; given back at the end of the test.
+    fn loop_device(&self, file: &Path) -> PathBuf {
+        let made = Command::new("losetup").args(["-f", "--show"]).arg(file).output().expect("losetup is there");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let device = PathBuf::from(String::from_utf8_lossy(&made.stdout).trim());
+        self.loops.lock().unwrap().push(device.clone());
+        device
+    }
+
+    /// Gives the devices back, when nobody uses them any more.
+    pub(super) fn drop_loops(&self) {
+        for device in self.loops.lock().unwrap().drain(..) {
+            let status = Command::new("losetup").arg("-d").arg(&device).status().expect("losetup is there");
+            assert!(status.success(), "{} stays", device.display());
+        }
+    }
+
+    async fn local(&self, name: &str, class: &str, node: &str, size: Value, mode: &str, path: &Path) {
         let here = json!([{"key": "kubernetes.io/hostname", "operator": "In", "values": [node]}]);
         self.apply(json!({
             "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
             "spec": {
                 "capacity": {"storage": size}, "accessModes": ["ReadWriteOnce"], "storageClassName": class,
-                "persistentVolumeReclaimPolicy": "Retain", "local": {"path": dir},
+                "persistentVolumeReclaimPolicy": "Retain", "volumeMode": mode, "local": {"path": path},
                 "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": here}]}},
             },
         }))
         .await;
-        name
+    }
+
+    /// A claim of a device.
+    pub async fn device_claim(&self, name: &str, class: &str, size: &str) -> Value {
+        let (ns, name) = self.split(name);
+        let resources = json!({"requests": {"storage": size}});
+        let modes = json!(["ReadWriteOnce"]);
+        let spec =
+            json!({"storageClassName": class, "accessModes": modes, "volumeMode": "Block", "resources": resources});
+        let meta = json!({"name": name, "namespace": ns});
+        self.apply(json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": spec})).await
     }
 
     /// A claim; with a class that binds at once, `ready("pvc", name)` waits for its volume.

@@ -20,6 +20,7 @@ pub struct Opts {
     fs_group: Option<u32>,
     run_as: Option<u32>,
     patch: Option<Value>,
+    devices: bool,
 }
 
 pub fn opts() -> Opts {
@@ -58,6 +59,13 @@ impl Opts {
     #[must_use]
     pub fn run_as(mut self, uid: u32) -> Opts {
         self.run_as = Some(uid);
+        self
+    }
+
+    /// The claims are devices (volumeMode Block).
+    #[must_use]
+    pub fn on_devices(mut self) -> Opts {
+        self.devices = true;
         self
     }
 
@@ -136,7 +144,7 @@ impl World {
             let dir = acks.join(mount);
             std::fs::create_dir_all(&dir).expect("a directory can be made");
             open_to_all(&dir);
-            containers.push(self.container(mount, writer.as_deref()));
+            containers.push(self.container(mount, writer.as_deref(), opts.devices));
         }
         let selector = json!({EXERCISE: name});
         let mut labels = pairs(&opts.labels);
@@ -166,7 +174,7 @@ impl World {
         })
     }
 
-    fn container(&self, mount: &str, writer: Option<&str>) -> Value {
+    fn container(&self, mount: &str, writer: Option<&str>, is_device: bool) -> Value {
         let at = format!("/data/{mount}");
         let mut command = vec!["pvmigrate".into(), "agent".into(), "exercise".into(), at.clone()];
         command.extend(["--ack".to_owned(), format!("/ack/{mount}")]);
@@ -174,14 +182,17 @@ impl World {
             command.extend(["--name".to_owned(), writer.to_owned()]);
         }
         let pod_name = json!({"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}});
-        json!({
+        let mut container = json!({
             "name": format!("exercise-{mount}"), "image": self.image(), "imagePullPolicy": "IfNotPresent",
-            "command": command, "env": [pod_name],
-            "volumeMounts": [
-                {"name": mount, "mountPath": at},
-                {"name": "ack", "mountPath": "/ack"},
-            ],
-        })
+            "command": command, "env": [pod_name], "volumeMounts": [{"name": "ack", "mountPath": "/ack"}],
+        });
+        if is_device {
+            container["volumeDevices"] = json!([{"name": mount, "devicePath": at}]);
+        } else {
+            let mounts = container["volumeMounts"].as_array_mut().expect("it is a list");
+            mounts.insert(0, json!({"name": mount, "mountPath": at}));
+        }
+        container
     }
 
     async fn finish(&self, mut object: Value, opts: &Opts) -> Value {
