@@ -1,5 +1,6 @@
 //! What a kubelet does next about one pod: pure.
 
+use super::mounts::misused;
 use super::{Images, restart_at};
 use crate::lab::act::{Propagation, Write, drivers};
 use crate::lab::handle::stamp;
@@ -130,6 +131,9 @@ fn waiting(state: &State, pod: &Value, images: &Images) -> Option<Waiting> {
         };
         if !is_attached(state, volume, text(&pod["spec"]["nodeName"])) {
             return Some(creating(format!("the volume of PVC {namespace}/{name} is not attached")));
+        }
+        if let Some(message) = misused(pod, name, volume) {
+            return Some(Waiting { event: Some("FailedMount"), ..creating(message) });
         }
     }
     for container in list_of(&pod["spec"]["containers"]) {

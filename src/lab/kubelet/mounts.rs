@@ -35,7 +35,6 @@ pub fn mounts(state: &State, pod: &Value, disks: &Disks) -> Result<Mounts, Strin
             let pv = state
                 .get("PersistentVolume", "", &volume_name)
                 .ok_or_else(|| format!("volume {name}: the claim {claim} has no volume"))?;
-            used_as_it_is(pod, name, pv)?;
             of_volume(pv, node, disks)?
         } else if let Some(path) = volume["hostPath"]["path"].as_str() {
             let kind = text(&volume["hostPath"]["type"]);
@@ -75,17 +74,21 @@ pub fn mounts(state: &State, pod: &Value, disks: &Disks) -> Result<Mounts, Strin
     Ok(mounts)
 }
 
-/// A device is no directory, and the other way round.
-fn used_as_it_is(pod: &Value, volume: &str, pv: &Value) -> Result<(), String> {
+/// Why a claim's volume is nothing for the pod: a device is no directory, nor the other way round.
+pub fn misused(pod: &Value, claim: &str, pv: &Value) -> Option<String> {
     let (mode, wrong) = match text(&pv["spec"]["volumeMode"]) {
         "Block" => ("Block", "volumeMounts"),
         _ => ("Filesystem", "volumeDevices"),
     };
+    let of_claim = |volume: &&Value| volume["persistentVolumeClaim"]["claimName"] == claim;
+    let volume = text(&list_of(&pod["spec"]["volumes"]).iter().find(of_claim)?["name"]);
     let uses = |container: &Value| list_of(&container[wrong]).iter().any(|one| one["name"] == volume);
-    if list_of(&pod["spec"]["containers"]).iter().any(uses) {
-        return Err(format!("volume {volume} has volumeMode {mode}, but is specified in {wrong}"));
-    }
-    Ok(())
+    list_of(&pod["spec"]["containers"]).iter().any(uses).then(|| {
+        format!(
+            "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[{volume}]: volume \
+             {volume} has volumeMode {mode}, but is specified in {wrong}"
+        )
+    })
 }
 
 /// The directory of a PersistentVolume on a node, or the file that is its device.
@@ -218,6 +221,23 @@ pub fn in_use(state: &State, node: &str, is_running: impl Fn(&str) -> bool) -> V
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_device_is_no_directory() {
+        let pod = json!({"spec": {
+            "containers": [{"volumeMounts": [{"name": "a"}], "volumeDevices": [{"name": "b"}]}],
+            "volumes": [
+                {"name": "a", "persistentVolumeClaim": {"claimName": "data"}},
+                {"name": "b", "persistentVolumeClaim": {"claimName": "disk"}},
+            ],
+        }});
+        let [device, directory] = ["Block", "Filesystem"].map(|mode| json!({"spec": {"volumeMode": mode}}));
+        assert_eq!(misused(&pod, "data", &directory), None);
+        assert_eq!(misused(&pod, "disk", &device), None);
+        let why = |claim: &str, pv: &Value| misused(&pod, claim, pv).unwrap();
+        assert!(why("data", &device).ends_with("volume a has volumeMode Block, but is specified in volumeMounts"));
+        assert!(why("disk", &directory).ends_with("b has volumeMode Filesystem, but is specified in volumeDevices"));
+    }
 
     #[test]
     fn only_whole_arguments_below_a_mount_are_rewritten() {

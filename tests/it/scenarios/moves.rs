@@ -1,5 +1,6 @@
 //! Whole moves from one class to another.
 
+use super::shop::copy_pod;
 use crate::world::{World, cluster_test, opts};
 use serde_json::json;
 use std::os::unix::fs::FileExt;
@@ -77,6 +78,31 @@ cluster_test!(a_device_moves_from_block_to_block, async |w: &World| {
     assert_eq!(was.len(), is.len());
     assert!(is[40 << 20..][..300_000].iter().filter(|byte| **byte == 7).count() < 50_000, "the old bytes are there");
     assert_eq!(w.leftovers().await, Vec::<String>::new());
+});
+
+cluster_test!(lab "the real one's provisioner makes no devices" a_device_is_killed_resumed_and_taken_back, async |w: &World| {
+    let (a, b) = (w.class("disk-a").await, w.class("disk-b").await);
+    w.device_claim("data", &a, "64Mi").await;
+    w.exercise_deployment("web", 1, &[("data", "data")], opts().on_devices()).await;
+    w.ready("Deployment", "web").await;
+    let source = w.pv_of("data").await;
+    let image = w.image();
+    let words = ["run", "sc-migrate", "--source-sc", &a, "--dest-sc", &b, "--yes", "--image", &image];
+    for verify in ["full", "changed"] {
+        let mut run = w.start(&[&words[..], &["--verify", verify]].concat());
+        copy_pod(&mut run, "final").await;
+        run.kill9();
+        w.pvmigrate(&["resume"]).await.succeeds().done();
+        assert_eq!(w.get("pvc", "data").await["spec"]["storageClassName"], b.as_str());
+        w.still_intact().await;
+        let back = ["rollback", &w.run_id(), "--reverse-sync", "--yes"];
+        w.pvmigrate(&back).await.succeeds().says("is taken back").done();
+        let claim = w.get("pvc", "data").await;
+        assert_eq!((&claim["spec"]["volumeName"], &claim["spec"]["volumeMode"]), (&source["metadata"]["name"], &json!("Block")));
+        w.still_intact().await;
+    }
+    w.stop_workload("Deployment", "web").await;
+    w.check_writer("data", "web", "data", "web").await;
 });
 
 cluster_test!(a_pod_and_its_two_local_volumes_end_on_one_node, async |w: &World| {
