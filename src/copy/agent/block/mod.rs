@@ -79,6 +79,9 @@ pub fn open_both(source: &Path, target: &Path, access: Access) -> Result<Option<
     Ok(Some((from, to)))
 }
 
+/// What is done to a chunk: from where, how many bytes, room for both sides.
+type Work<'a> = dyn Fn(u64, usize, &mut [Buffer; 2]) -> Result<(), Failure> + Sync + 'a;
+
 enum Task {
     Begin,
     Next,
@@ -94,7 +97,7 @@ fn each_chunk(
     workers: Option<usize>,
     stop: &Stop,
     look: &mut dyn FnMut() -> f64,
-    work: &(dyn Fn(u64, usize, &mut [Buffer; 2]) -> Result<(), Failure> + Sync),
+    work: &Work<'_>,
 ) -> Result<(), Failure> {
     let (next, is_over, failure) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::new(None));
     let room = || [Buffer::new(CHUNK as usize), Buffer::new(CHUNK as usize)];

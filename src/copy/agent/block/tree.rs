@@ -89,7 +89,7 @@ mod tests {
                 let chunks: Vec<&[u8]> = bytes.chunks(CHUNK as usize).collect();
                 let count = chunks.len();
                 // Every chunk once, in another order; by leaps that are prime to their number.
-                let leap = if count % step == 0 { 1 } else { step };
+                let leap = if count.is_multiple_of(step) { 1 } else { step };
                 for n in 0..count {
                     let number = (n * leap) % count;
                     let at = number as u64 * CHUNK;
