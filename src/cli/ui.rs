@@ -172,16 +172,13 @@ impl Voice for Screen {
             }
             return;
         }
-        let rate = format!("{}/s", human_bytes(p.rate_bytes_s as u64));
-        let eta = p.eta_s.map(|s| format!(", {} left", human_seconds(s))).unwrap_or_default();
-        let files = format!("{} files", done_of(p.files, p.files_total, |files| files.to_string()));
         if self.fancy {
             let bar = shown.entry(key).or_insert_with(|| Shown::Bar(bar()));
             if let Shown::Bar(bar) = bar {
-                bar.set_length(p.files_total.max(1));
-                bar.set_position(p.files.min(p.files_total));
+                bar.set_length(1000);
+                bar.set_position(per_mille(p));
                 bar.set_prefix(format!("{} {}", p.claim, p.phase));
-                bar.set_message(format!("{files}, {}, {rate}{eta}", human_bytes(p.bytes)));
+                bar.set_message(so_far(p));
             }
             return;
         }
@@ -193,8 +190,7 @@ impl Voice for Screen {
         };
         if due {
             shown.insert(key, next());
-            let bytes = done_of(p.bytes, p.bytes_total, human_bytes);
-            talk(&format!("{}: {}: {files}, {bytes}, {rate}{eta}", p.claim, p.phase));
+            talk(&format!("{}: {}: {}", p.claim, p.phase, so_far(p)));
         }
     }
 
@@ -217,6 +213,21 @@ impl Voice for Screen {
             Err(_) => None,
         }
     }
+}
+
+/// Of entries and bytes whichever is further: a later pass moves few bytes, and one large file is no entry until its end.
+fn per_mille(p: &Progress) -> u64 {
+    let share = |done: u64, all: u64| if all == 0 { 0 } else { u128::from(done.min(all)) * 1000 / u128::from(all) };
+    share(p.files, p.files_total).max(share(p.bytes, p.bytes_total)) as u64
+}
+
+/// `469 of 2051 files, 105 MiB of 1 GiB, 51.7 MiB/s, 3.0s left`; a device has no files.
+fn so_far(p: &Progress) -> String {
+    let bytes = done_of(p.bytes, p.bytes_total, human_bytes);
+    let files = done_of(p.files, p.files_total, |files| files.to_string());
+    let files = if p.files.max(p.files_total) == 0 { String::new() } else { format!("{files} files, ") };
+    let eta = p.eta_s.map(|s| format!(", {} left", human_seconds(s))).unwrap_or_default();
+    format!("{files}{bytes}, {}/s{eta}", human_bytes(p.rate_bytes_s as u64))
 }
 
 /// `3 of 7`, or `3` while nobody knows of how many: a pass after a good one counts as it goes.
@@ -281,4 +292,33 @@ fn bar() -> ProgressBar {
     let bar = bars().add(ProgressBar::new(1));
     bar.set_style(style);
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_stands_where_most_is_done_and_says_what_is_known() {
+        let at = |files, files_total, bytes, bytes_total| Progress {
+            files,
+            files_total,
+            bytes,
+            bytes_total,
+            rate_bytes_s: 1024.0,
+            ..Progress::default()
+        };
+        for (progress, position, said) in [
+            (at(1, 4, 512, 4096), 250, "1 of 4 files, 512 B of 4 KiB, 1 KiB/s"),
+            // One large file.
+            (at(0, 1, 3072, 4096), 750, "0 of 1 files, 3 KiB of 4 KiB, 1 KiB/s"),
+            (at(0, 0, 1024, 4096), 250, "1 KiB of 4 KiB, 1 KiB/s"),
+            (at(7, 0, 1024, 0), 0, "7 files, 1 KiB, 1 KiB/s"),
+            (at(9, 4, 0, 0), 1000, "9 of 4 files, 0 B, 1 KiB/s"),
+        ] {
+            assert_eq!((per_mille(&progress), so_far(&progress).as_str()), (position, said));
+        }
+        let last = Progress { eta_s: Some(3.0), ..at(1, 2, 0, 0) };
+        assert_eq!(so_far(&last), "1 of 2 files, 0 B, 1 KiB/s, 3.0s left");
+    }
 }
