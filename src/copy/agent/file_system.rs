@@ -8,19 +8,27 @@ use super::tree::Root;
 const TMPFS: u64 = 0x0102_1994;
 const RAMFS: u64 = 0x8584_58f6;
 const HUGETLBFS: u64 = 0x9584_58f6;
+const XFS: u64 = 0x5846_5342;
+const BTRFS: u64 = 0x9123_683e;
 
 /// Those that write back with a flush of the whole, and tell of what failed. NFS and SMB tell when a file is closed; of
 /// others, in user space above all, nothing is known.
 const FLUSHED_WHOLE: [u64; 9] = [
-    0xef53,      // ext2, ext3 and ext4
-    0x5846_5342, // xfs
-    0x9123_683e, // btrfs
+    0xef53, // ext2, ext3 and ext4
+    XFS,
+    BTRFS,
     0xf2f5_2010, // f2fs
     0x2fc1_2fc1, // zfs
     0x794c_7630, // overlay
     TMPFS,
     RAMFS,
     HUGETLBFS,
+];
+
+/// Those that copy parts of files without moving their bytes through here, if both are on the same one.
+const COPYING: [u64; 3] = [
+    0x6969, // NFS: its server does, from version 4.2 on
+    XFS, BTRFS,
 ];
 
 /// The number of its kind, as `statfs` says.
@@ -37,6 +45,11 @@ pub fn flush_tells(root: &Root) -> bool {
 /// False where a store through mmap never moves a time, as nothing is ever written back.
 pub fn times_tell_of_stores(root: &Root) -> bool {
     kind(root).is_some_and(|kind| ![TMPFS, RAMFS, HUGETLBFS].contains(&kind))
+}
+
+/// True if it is worth asking it to copy parts of files.
+pub fn copies_by_itself(root: &Root) -> bool {
+    kind(root).is_some_and(|kind| COPYING.contains(&kind))
 }
 
 #[cfg(test)]

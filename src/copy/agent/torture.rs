@@ -40,7 +40,7 @@ impl Bench {
         Bench::inside(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap(), engine)
     }
 
-    fn inside(dir: tempfile::TempDir, engine: Engine) -> Bench {
+    pub(super) fn inside(dir: tempfile::TempDir, engine: Engine) -> Bench {
         let bench = Bench { dir, engine };
         fs::create_dir(bench.source("")).unwrap();
         fs::create_dir(bench.target("")).unwrap();

@@ -129,6 +129,11 @@ impl Root {
         (self.dev, self.ino) == (other.dev, other.ino)
     }
 
+    /// True if both are on one file system, as far as its number tells.
+    pub(super) fn is_beside(&self, other: &Root) -> bool {
+        self.dev == other.dev
+    }
+
     /// True if the node is this root, seen from elsewhere.
     pub fn is(&self, node: &Node) -> bool {
         (self.dev, self.ino) == (node.dev, node.ino)

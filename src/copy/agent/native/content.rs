@@ -1,9 +1,10 @@
 //! The content of one file: the target's made equal to the source's, block by block, holes included.
 //!
-//! Not its name, owner or times. Called by `file`. What must stay true: a block that is equal is not written; what
-//! reads as zeros in the source takes no space in the target, as far as its file system has holes; nothing is read of
-//! a file that was just made.
+//! Not its name, owner or times. Called by `file`. What must stay true: a block that is equal is not written, unless it is
+//! shared; what is a hole in the source takes no space in the target, as far as its file system has holes, nor does what
+//! is read there as zeros; nothing is read of a file that was just made.
 
+use super::share::Sharing;
 use rustix::fs::{FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 use std::io;
@@ -59,6 +60,7 @@ pub struct Content<'a> {
     pub size: u64,
     /// How many of its bytes have blocks.
     pub allocated: u64,
+    pub sharing: &'a Sharing,
     /// Whose turn it is to write, if several threads make one file. The kernel lets one at a time, too, and those who wait
     /// there turn in circles.
     pub turn: Option<&'a Mutex<()>>,
@@ -84,6 +86,29 @@ impl Content<'_> {
             self.cut(self.size)?;
         }
         Ok(differed)
+    }
+
+    /// Makes the target equal without reading, if the file system can: no block is copied, holes stay holes. Then it is
+    /// what the source is now, as far as the size goes. If not, nothing is lost.
+    ///
+    /// # Errors
+    /// If the target cannot be written.
+    pub fn share(&self) -> Result<bool, Fault> {
+        // An empty one has nothing to share.
+        if self.size == 0 || self.way == Way::Compare || !self.sharing.is_hopeful() {
+            return Ok(false);
+        }
+        let is_shared = self.sharing.whole(self.source, self.target);
+        if is_shared {
+            let held = rustix::fs::fstat(self.target).map_err(|e| Fault::Target(e.into()))?.st_size;
+            if u64::try_from(held).is_ok_and(|held| held > self.size) {
+                self.cut(self.size)?;
+            }
+        } else if self.way == Way::Fresh {
+            // It may have come to share some blocks before it failed, and is to be empty.
+            self.cut(0)?;
+        }
+        Ok(is_shared)
     }
 
     /// Gives the target its size, so that its pieces can be made in any order. True if it had another one.
@@ -145,6 +170,17 @@ impl Content<'_> {
     ) -> Result<bool, Fault> {
         let mut at = range.start;
         while at < range.end {
+            let copied =
+                if self.way == Way::Fresh { self.sharing.part(self.source, self.target, &(at..range.end)) } else { 0 };
+            if copied > 0 {
+                *differed = true;
+                at += copied;
+                // Its server may have read as much.
+                if !go_on(copied, copied) {
+                    return Err(Fault::Stopped);
+                }
+                continue;
+            }
             let wanted = length(at..range.end);
             let got = read(self.source, &mut buffers.source[..wanted], at).map_err(Fault::Source)?;
             let held: &[u8] = match self.way {
@@ -304,15 +340,21 @@ fn punch(file: &OwnedFd, at: u64, bytes: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::tree::Root;
     use super::*;
     use std::fs::{self, File};
     use std::os::unix::fs::{FileExt, MetadataExt};
 
     fn settle(source: &File, target: &File, way: Way) -> bool {
+        settle_by(&Sharing::only(false), source, target, way)
+    }
+
+    fn settle_by(sharing: &Sharing, source: &File, target: &File, way: Way) -> bool {
         let [from, to] = [source, target].map(|file| OwnedFd::from(file.try_clone().unwrap()));
         let size = source.metadata().unwrap().len();
         let allocated = source.metadata().unwrap().blocks() * 512;
-        let (content, mut seen) = (Content { source: &from, target: &to, size, allocated, turn: None, way }, 0);
+        let content = Content { source: &from, target: &to, size, allocated, sharing, turn: None, way };
+        let mut seen = 0;
         let differed = content.settle(&mut Buffers::new(), &mut |bytes, _| {
             seen += bytes;
             true
@@ -386,12 +428,60 @@ mod tests {
         let (source, target) = (made(&dir, "source", "ab", b""), made(&dir, "target", "", b""));
         let [from, to] = [&source, &target].map(|file| OwnedFd::from(file.try_clone().unwrap()));
         source.set_len(70_000).unwrap();
-        let allocated = 160 << 10;
-        let content = Content { source: &from, target: &to, size: 160 << 10, allocated, turn: None, way: Way::Fresh };
+        let (allocated, sharing) = (160 << 10, &Sharing::only(false));
+        let [from, to] = [&from, &to];
+        let content =
+            Content { source: from, target: to, size: 160 << 10, allocated, sharing, turn: None, way: Way::Fresh };
         assert!(content.settle(&mut Buffers::new(), &mut |_, _| true).unwrap());
         // What follows the end is a hole to the kernel: whoever asks for the size afterwards sees that it changed.
         assert!(target.metadata().unwrap().len() >= 70_000);
-        let stopped = Content { source: &from, target: &to, size: 70_000, allocated, turn: None, way: Way::Update };
+        let stopped = Content { size: 70_000, way: Way::Update, ..content };
         assert!(matches!(stopped.settle(&mut Buffers::new(), &mut |_, _| false), Err(Fault::Stopped)));
+    }
+
+    #[test]
+    fn parts_that_the_kernel_copies_are_what_they_would_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let sharing = Sharing::only(true);
+        for pieces in
+            ["abcdefghijklmnop", "abcdefghijklmnop......abcdefghijklmnopabcdefghijklmnop", "..abcdefghijklmnopq"]
+        {
+            let (source, fresh) = (made(&dir, "source", pieces, b"end"), made(&dir, "fresh", "", b""));
+            assert!(settle_by(&sharing, &source, &fresh, Way::Fresh));
+            let content = |name: &str| fs::read(dir.path().join(name)).unwrap();
+            assert!(content("source") == content("fresh"), "{pieces}");
+            assert!(fresh.metadata().unwrap().blocks() <= source.metadata().unwrap().blocks(), "{pieces}");
+        }
+        // A source that ends early.
+        let (source, fresh) = (made(&dir, "source", "abcdefghijklmnopqrstuvwxyz", b""), made(&dir, "fresh", "", b""));
+        let [from, to] = [&source, &fresh].map(|file| OwnedFd::from(file.try_clone().unwrap()));
+        let (size, allocated) = (26 * (80 << 10), 26 * (80 << 10));
+        let content =
+            Content { source: &from, target: &to, size, allocated, sharing: &sharing, turn: None, way: Way::Fresh };
+        let mut told = 0;
+        let settled = content.settle(&mut Buffers::new(), &mut |bytes, _| {
+            source.set_len(1_500_000).unwrap();
+            told += bytes;
+            true
+        });
+        assert!(settled.unwrap() && told <= size);
+        assert!(
+            fs::read(dir.path().join("fresh")).unwrap()[..1_500_000] == fs::read(dir.path().join("source")).unwrap()
+        );
+    }
+
+    #[test]
+    fn what_was_shared_before_a_refusal_is_not_there_afterwards() {
+        let Ok(memory) = tempfile::tempdir_in("/dev/shm") else { return };
+        let (source, target) = (made(&memory, "source", "ab", b""), made(&memory, "target", "x", b""));
+        let [from, to] = [&source, &target].map(|file| OwnedFd::from(file.try_clone().unwrap()));
+        let root = Root::open(memory.path()).unwrap();
+        let (size, allocated, sharing) = (160 << 10, 160 << 10, Sharing::between(&root, &root));
+        let content =
+            Content { source: &from, target: &to, size, allocated, sharing: &sharing, turn: None, way: Way::Fresh };
+        assert!(!content.share().unwrap() && !sharing.is_hopeful());
+        assert_eq!(target.metadata().unwrap().len(), 0);
+        assert!(content.settle(&mut Buffers::new(), &mut |_, _| true).unwrap());
+        assert!(fs::read(memory.path().join("source")).unwrap() == fs::read(memory.path().join("target")).unwrap());
     }
 }

@@ -12,6 +12,7 @@ use super::super::trust::Trust;
 use super::content::{Buffers, Content, Fault, Way};
 use super::meta::Entry;
 use super::outcome::{Outcome, Trouble, add};
+use super::share::Sharing;
 use crate::copy::report::Pass;
 use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -63,6 +64,7 @@ pub struct Worker<'a> {
     pub outcome: &'a Outcome<'a>,
     pub stop: &'a Stop,
     pub pace: Pace,
+    pub sharing: Sharing,
     pub trust: Trust,
     pub as_root: bool,
     /// True if a flush of the whole file system does not tell of errors of writing.
@@ -147,6 +149,12 @@ impl Worker<'_> {
             return Ok(Made::Done);
         };
         let open = Open { source: file, before, target, way };
+        // What looks equal is compared: the report says what differed.
+        let is_new = !found.target.as_ref().is_some_and(|t| (t.size, t.mtime) == (open.before.size, open.before.mtime));
+        if is_new && self.content(&open, path, |content| content.share())? {
+            self.go_on(open.before.size, 0);
+            return self.finish(found, &open, true).map(|()| Made::Done);
+        }
         if open.before.size >= LARGE {
             let differed = self.content(&open, path, |content| content.begin())?;
             let size = open.before.size;
@@ -294,7 +302,8 @@ impl Worker<'_> {
         buffers: &mut Buffers,
     ) -> Result<bool, Trouble> {
         let Node { size, allocated, .. } = *node;
-        let content = Content { source, target, size, allocated, turn: None, way: Way::Compare };
+        let (sharing, way) = (&self.sharing, Way::Compare);
+        let content = Content { source, target, size, allocated, sharing, turn: None, way };
         content.settle(buffers, &mut |done, read| self.go_on(done, read)).map_err(|fault| told(fault, path))
     }
 
@@ -306,7 +315,9 @@ impl Worker<'_> {
     ) -> Result<bool, Trouble> {
         let Open { source, before, target, way } = open;
         let Node { size, allocated, .. } = *before;
-        make(Content { source, target, size, allocated, turn: None, way: *way }).map_err(|fault| told(fault, path))
+        let (sharing, way) = (&self.sharing, *way);
+        let content = Content { source, target, size, allocated, sharing, turn: None, way };
+        make(content).map_err(|fault| told(fault, path))
     }
 
     fn go_on(&self, done: u64, read: u64) -> bool {

@@ -15,6 +15,7 @@ mod links;
 mod meta;
 mod outcome;
 mod remove;
+mod share;
 
 use super::crew::{self, Crew};
 use super::file_system;
@@ -32,6 +33,7 @@ use meta::Entry;
 pub use outcome::{Outcome, get};
 use outcome::{Trouble, add};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use share::Sharing;
 use std::io;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -72,7 +74,8 @@ pub fn run<'a>(job: &Job<'_>, stop: &'a Stop, see: &mut dyn FnMut(Transfer)) -> 
     let as_root = rustix::process::geteuid().is_root();
     let flush_each = !file_system::flush_tells(job.target);
     let pace = Pace::new(job.bandwidth);
-    let worker = Worker { outcome: &outcome, stop, pace, trust: job.trust, as_root, flush_each };
+    let sharing = Sharing::between(job.source, job.target);
+    let worker = Worker { outcome: &outcome, stop, pace, sharing, trust: job.trust, as_root, flush_each };
     let walk = Walk {
         job,
         outcome: &outcome,
