@@ -82,6 +82,12 @@ struct VerifyArgs {
     /// For --mode changed: a time before which all content was verified
     #[arg(long, value_name = "RFC3339")]
     since: Option<Timestamp>,
+    /// Regular files in SOURCE (a copy's `files_total`): for the progress, instead of counting them ahead
+    #[arg(long, value_name = "N", requires = "bytes_total")]
+    files_total: Option<u64>,
+    /// Bytes in them (a copy's `bytes_total`)
+    #[arg(long, value_name = "N", requires = "files_total")]
+    bytes_total: Option<u64>,
     /// Threads [default: as many as make it faster, at most 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: Option<u16>,
@@ -221,7 +227,8 @@ fn run_verify(args: VerifyArgs, stop: &Stop) -> u8 {
         ModeArg::Metadata => Mode::Metadata,
     };
     let VerifyArgs { source, target, since, .. } = args;
-    let job = verify::Job { source, target, mode, since, workers: args.workers.map(usize::from) };
+    let totals = args.files_total.zip(args.bytes_total).map(|(files, bytes)| verify::Totals { files, bytes });
+    let job = verify::Job { source, target, mode, since, totals, workers: args.workers.map(usize::from) };
     let report = verify::verify(&job, stop, &mut |line| print(&line.to_json()));
     if !report.ok {
         let first = report.messages.first().map_or(String::new(), |first| format!(", {first}"));
@@ -328,6 +335,10 @@ mod tests {
             ("copy /src --pass hot", false),
             ("copy /src /dst --pass hot --since yesterday", false),
             (&format!("verify /src /dst --mode changed --since {since}"), true),
+            ("verify /src /dst --mode full --files-total 9 --bytes-total 0", true),
+            ("verify /src /dst --mode full --files-total 9", false),
+            ("verify /src /dst --mode full --bytes-total 9", false),
+            ("verify /src /dst --mode full --files-total -1 --bytes-total 9", false),
             ("verify /src /dst --mode half", false),
             ("exercise /data --ack /ack --interval-ms 5 --name web", true),
             ("exercise /data --check", true),

@@ -28,6 +28,8 @@ pub enum Task {
         last: bool,
         mode: String,
         since: Option<String>,
+        /// Files and bytes in the source, for the progress.
+        totals: Option<[u64; 2]>,
     },
 }
 
@@ -76,8 +78,11 @@ impl Task {
                 }
                 (since, since_end)
             }
-            Task::Verify { mode, since, .. } => {
+            Task::Verify { mode, since, totals, .. } => {
                 args.extend(["verify", SOURCE, TARGET, "--mode", mode].map(str::to_owned));
+                for (word, total) in ["--files-total", "--bytes-total"].into_iter().zip(totals.iter().flatten()) {
+                    args.extend([word.to_owned(), total.to_string()]);
+                }
                 (since, &None)
             }
         };
@@ -359,8 +364,16 @@ mod tests {
     }
 
     #[test]
+    fn totals_are_said_if_they_are_known() {
+        let args = |totals| Task::Verify { last: true, mode: "full".into(), since: None, totals }.args().join(" ");
+        let plain = "agent verify /source /target --mode full";
+        assert_eq!(args(None), plain);
+        assert_eq!(args(Some([3, 70])), format!("{plain} --files-total 3 --bytes-total 70"));
+    }
+
+    #[test]
     fn the_verify_pod_changes_nothing() {
-        let task = Task::Verify { last: true, mode: "full".into(), since: None };
+        let task = Task::Verify { last: true, mode: "full".into(), since: None, totals: None };
         let pod = render(&PodPlan { task, run_as: Some(1000), node: None, like: Json::Null, ..plan() });
         insta::assert_yaml_snapshot!("verify_pod", pod);
         let mounts = pod["spec"]["containers"][0]["volumeMounts"].as_array().unwrap();

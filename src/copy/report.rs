@@ -69,13 +69,13 @@ pub struct Progress {
     /// None while verifying.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pass: Option<Pass>,
-    /// Entries of any type (files, directories, links) that are done.
+    /// Entries of any type (files, directories, links) that are done; regular files if a verification was given totals.
     pub files: u64,
-    /// Entries of any type in the source; 0 while that is not known.
+    /// As many as there are of them; 0 while that is not known.
     pub files_total: u64,
     /// Bytes transferred (rsync), read or known to be equal (native), or hashed on both sides (verify). A later pass ends far below `bytes_total`.
     pub bytes: u64,
-    /// The sum of the sizes of the source's regular files; 0 while that is not known.
+    /// The sum of the sizes of the source's regular files, or of both sides' (verify); 0 while that is not known.
     pub bytes_total: u64,
     /// Bytes a second since the phase began.
     pub rate_bytes_s: u64,

@@ -81,7 +81,14 @@ impl Bench {
     }
 
     pub(super) fn verify(&self, mode: Mode, since: Option<Timestamp>) -> VerifyReport {
-        let job = verify::Job { source: self.source(""), target: self.target(""), mode, since, workers: Some(3) };
+        let job = verify::Job {
+            source: self.source(""),
+            target: self.target(""),
+            mode,
+            since,
+            totals: None,
+            workers: Some(3),
+        };
         verify::verify(&job, &Stop::new(), &mut |_| {})
     }
 
@@ -669,8 +676,34 @@ fn a_request_to_stop_ends_both_with_a_report() {
         let report = bench.stopped_pass(Pass::Hot, None, &stop);
         assert_eq!((report.ok, report.kind), (false, Some(FailKind::Interrupted)));
         let (source, target) = (bench.source(""), bench.target(""));
-        let job = verify::Job { source, target, mode: Mode::Full, since: None, workers: None };
+        let job = verify::Job { source, target, mode: Mode::Full, since: None, totals: None, workers: None };
         assert_eq!(verify::verify(&job, &stop, &mut |_| {}).kind, Some(FailKind::Interrupted));
+    }
+}
+
+#[test]
+fn totals_that_are_given_are_not_counted_and_decide_nothing() {
+    let bench = Bench::new(Engine::Native);
+    fs::create_dir(bench.source("dir")).unwrap();
+    fs::write(bench.source("dir/file"), "12345").unwrap();
+    bench.good(Pass::Final, None);
+    // In a full verification both sides are read; in the others nobody knows how much.
+    for (mode, given, wanted) in [
+        (Mode::Full, None, (3, 10)),
+        (Mode::Full, Some((70, 9)), (70, 18)),
+        (Mode::Full, Some((0, u64::MAX)), (0, u64::MAX)),
+        (Mode::Metadata, Some((70, 9)), (70, 0)),
+    ] {
+        let totals = given.map(|(files, bytes)| verify::Totals { files, bytes });
+        let (source, target) = (bench.source(""), bench.target(""));
+        let job = verify::Job { source, target, mode, since: None, totals, workers: Some(1) };
+        let mut told = Vec::new();
+        let report = verify::verify(&job, &Stop::new(), &mut |line| {
+            let Line::Progress(progress) = line else { panic!("no other line comes on the way") };
+            told.push((progress.files_total, progress.bytes_total));
+        });
+        assert!(report.ok && report.files == 1 && report.bytes == 5, "{report:?}");
+        assert_eq!(told.first(), Some(&wanted), "{mode:?} {given:?}");
     }
 }
 

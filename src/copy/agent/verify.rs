@@ -39,8 +39,19 @@ pub struct Job {
     pub mode: Mode,
     /// With [`Mode::Changed`]: when the full verification of what is not read now had been made.
     pub since: Option<Timestamp>,
+    /// How much there is, for the progress only; a full verification counts it ahead if nobody says.
+    pub totals: Option<Totals>,
     /// How many threads; as many as make it faster if nothing is said.
     pub workers: Option<usize>,
+}
+
+/// What a copy found in the source, as its report says.
+#[derive(Clone, Copy, Debug)]
+pub struct Totals {
+    /// Regular files (names).
+    pub files: u64,
+    /// The sum of their sizes.
+    pub bytes: u64,
 }
 
 /// Compares. Always returns a report, and emits progress on the way.
@@ -87,7 +98,11 @@ fn steps(job: &Job, stop: &Stop, emit: Emit<'_>, report: &mut VerifyReport) -> R
     rustix::fs::syncfs(source.fd()).map_err(|e| Failure::system("flushing the source", &e.into()))?;
     let progress = Progress::begin(Phase::Verify, None);
     let mut teller = Teller { emit, progress, began: Clock.monotonic(), told: Clock.monotonic() };
-    if job.mode == Mode::Full {
+    if let Some(Totals { files, bytes }) = job.totals {
+        teller.progress.files_total = files;
+        // Both sides are read; how much of them is known ahead only if it is all.
+        teller.progress.bytes_total = if job.mode == Mode::Full { bytes.saturating_mul(2) } else { 0 };
+    } else if job.mode == Mode::Full {
         teller.count_ahead([&source, &target], job.workers, stop)?;
     }
     (teller.emit)(Line::Progress(teller.progress.clone()));
@@ -109,7 +124,9 @@ fn steps(job: &Job, stop: &Stop, emit: Emit<'_>, report: &mut VerifyReport) -> R
     };
     let mut look = || {
         let (entries, bytes) = (comparison.entries.load(Ordering::Relaxed), comparison.bytes.load(Ordering::Relaxed));
-        teller.tell(entries, bytes);
+        // Other entries are not among the totals that are given.
+        let done = if job.totals.is_some() { comparison.found().files } else { entries };
+        teller.tell(done, bytes);
         entries as f64 + bytes as f64 / BYTES_OF_A_FILE
     };
     tree::walk([&source, &target], Detail::All, &mut Tuner::new(job.workers), &see, &mut look);

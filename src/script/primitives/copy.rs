@@ -81,6 +81,11 @@ report.ok && report.files_copied > 0"#,
             ),
             option("since", Type::Text, "for changed: a time before which all content was verified"),
             option(
+                "totals",
+                Type::Map,
+                "`files_total` and `bytes_total` of the last copy's report, for the progress; counted ahead if absent",
+            ),
+            option(
                 "watch",
                 Type::Bool,
                 "with no final pass before it: sees that nobody has the source, and goes on to look",
@@ -312,7 +317,7 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
     if mode == "changed" && since.is_none() {
         return Err(Problem::usage("to verify what changed, `since` must say since when"));
     }
-    let mut plan = pod_plan(&step, &args, Task::Verify { last, mode: mode.clone(), since })?;
+    let mut plan = pod_plan(&step, &args, Task::Verify { last, mode: mode.clone(), since, totals: totals(&args) })?;
     plan.node = if last {
         let used_on = door.ledger.books().nodes.get(&source).cloned().unwrap_or_default();
         place_last(&step, claim, asked, ready_among(&step, &used_on).await?).await?
@@ -367,6 +372,12 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
         })?;
     }
     Ok(report)
+}
+
+/// Of what knows both; a report that does not is none of the agent's.
+fn totals(args: &Args) -> Option<[u64; 2]> {
+    let report = args.option("totals")?;
+    Some([report["files_total"].as_u64()?, report["bytes_total"].as_u64()?])
 }
 
 fn not_watched(claim: &PvcRef, why: &str) -> Problem {
