@@ -30,6 +30,7 @@ pub enum Task {
         since: Option<String>,
         /// Files and bytes in the source, for the progress.
         totals: Option<[u64; 2]>,
+        workers: Option<i64>,
     },
 }
 
@@ -59,6 +60,18 @@ impl Task {
         }
     }
 
+    /// The same with one thread; `None` if it has no more than one.
+    pub fn on_one_thread(&self) -> Option<Task> {
+        let mut task = self.clone();
+        let workers = match &mut task {
+            Task::Reserve => return None,
+            Task::Copy { how, .. } if how.engine.is_some() => return None,
+            Task::Copy { how, .. } => &mut how.workers,
+            Task::Verify { workers, .. } => workers,
+        };
+        (workers.replace(1) != Some(1)).then_some(task)
+    }
+
     fn args(&self) -> Vec<String> {
         let mut args = vec!["agent".to_owned()];
         let (since, since_end) = match self {
@@ -78,10 +91,13 @@ impl Task {
                 }
                 (since, since_end)
             }
-            Task::Verify { mode, since, totals, .. } => {
+            Task::Verify { mode, since, totals, workers, .. } => {
                 args.extend(["verify", SOURCE, TARGET, "--mode", mode].map(str::to_owned));
                 for (word, total) in ["--files-total", "--bytes-total"].into_iter().zip(totals.iter().flatten()) {
                     args.extend([word.to_owned(), total.to_string()]);
+                }
+                if let Some(workers) = workers {
+                    args.extend(["--workers".to_owned(), workers.to_string()]);
                 }
                 (since, &None)
             }
@@ -365,15 +381,38 @@ mod tests {
 
     #[test]
     fn totals_are_said_if_they_are_known() {
-        let args = |totals| Task::Verify { last: true, mode: "full".into(), since: None, totals }.args().join(" ");
+        let args = |totals| {
+            Task::Verify { last: true, mode: "full".into(), since: None, totals, workers: None }.args().join(" ")
+        };
         let plain = "agent verify /source /target --mode full";
         assert_eq!(args(None), plain);
         assert_eq!(args(Some([3, 70])), format!("{plain} --files-total 3 --bytes-total 70"));
     }
 
     #[test]
+    fn what_can_be_done_with_one_thread_is_done_with_one() {
+        let copy = |engine: Option<&str>, workers| {
+            let how = How { engine: engine.map(str::to_owned), workers, bandwidth: None };
+            Task::Copy { last: true, since: None, since_end: None, allow_empty: false, how }
+        };
+        let verify = |workers| Task::Verify { last: true, mode: "full".into(), since: None, totals: None, workers };
+        for (task, wanted) in [
+            (Task::Reserve, None),
+            (copy(None, None), Some(copy(None, Some(1)))),
+            (copy(None, Some(8)), Some(copy(None, Some(1)))),
+            (copy(None, Some(1)), None),
+            (copy(Some("rsync"), None), None),
+            (verify(None), Some(verify(Some(1)))),
+            (verify(Some(1)), None),
+        ] {
+            assert_eq!(task.on_one_thread(), wanted, "{task:?}");
+        }
+        assert!(verify(Some(1)).args().join(" ").ends_with("--mode full --workers 1"));
+    }
+
+    #[test]
     fn the_verify_pod_changes_nothing() {
-        let task = Task::Verify { last: true, mode: "full".into(), since: None, totals: None };
+        let task = Task::Verify { last: true, mode: "full".into(), since: None, totals: None, workers: None };
         let pod = render(&PodPlan { task, run_as: Some(1000), node: None, like: Json::Null, ..plan() });
         insta::assert_yaml_snapshot!("verify_pod", pod);
         let mounts = pod["spec"]["containers"][0]["volumeMounts"].as_array().unwrap();

@@ -19,6 +19,7 @@ mod tests;
 pub use layer::{Again, Faults, Faulty, Fired};
 
 use super::kind;
+use super::process::Fate;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -125,6 +126,10 @@ pub enum Then {
     Somebody(Change),
     /// The processes of pods are killed, and nobody says so.
     KillPod(Which),
+    /// The processes of pods are killed because they use too much memory, as their kubelet says.
+    OomKillPod(Which),
+    /// Pods are evicted by their kubelet, whose node is short of something.
+    EvictPod(Which),
     /// The client dies: whoever runs it is called, and nothing is answered any more.
     Crash,
 }
@@ -348,9 +353,19 @@ impl Then {
         self.needs().is_empty() || self.needs().contains(&verb)
     }
 
+    /// Whose processes are killed, and what their kubelet says about it.
+    fn kills(&self) -> Option<(&Which, Option<Fate>)> {
+        match self {
+            Then::KillPod(which) => Some((which, None)),
+            Then::OomKillPod(which) => Some((which, Some(Fate::OutOfMemory))),
+            Then::EvictPod(which) => Some((which, Some(Fate::Evicted))),
+            _ => None,
+        }
+    }
+
     /// Whether the client's request and its answer are left as they are.
     fn is_aside(&self) -> bool {
-        matches!(self, Then::Somebody(_) | Then::KillPod(_))
+        matches!(self, Then::Somebody(_)) || self.kills().is_some()
     }
 }
 
@@ -413,12 +428,16 @@ impl Fault {
             }
             Then::Somebody(Change::Patch(Patch { kind, .. }) | Change::Delete(Which { kind, .. }))
             | Then::KillPod(Which { kind, .. })
+            | Then::OomKillPod(Which { kind, .. })
+            | Then::EvictPod(Which { kind, .. })
                 if kind::find(&canonical(kind)).is_none() =>
             {
                 Err(format!("the lab has no kind `{kind}`"))
             }
-            Then::KillPod(which) if canonical(&which.kind) != "Pod" => Err("only pods have processes".to_owned()),
-            _ => Ok(()),
+            then => match then.kills() {
+                Some((which, _)) if canonical(&which.kind) != "Pod" => Err("only pods have processes".to_owned()),
+                _ => Ok(()),
+            },
         }
     }
 }

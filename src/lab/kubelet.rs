@@ -12,7 +12,7 @@ pub use mounts::of_volume as volume_dir;
 
 use super::act::{Turn, Write};
 use super::disk::Disks;
-use super::process::{Container, Outcome, Process};
+use super::process::{Container, Fate, Outcome, Process};
 use super::store::{Commit, Key, State, claims_of, list_of, text};
 use decide::{Decision, decide};
 use jiff::Timestamp;
@@ -98,10 +98,11 @@ impl Kubelets {
         }
     }
 
-    /// Kills the processes of a pod, and returns how many there were.
-    pub fn kill_pod(&mut self, key: &Key) -> usize {
+    /// Kills the processes of a pod, and returns how many there were. Without a fate nobody says who it was.
+    pub fn kill_pod(&mut self, key: &Key, fate: Option<Fate>) -> usize {
         let of_pod = self.pods.values().filter(|pod| pod.key == *key).flat_map(|pod| pod.containers.values());
-        of_pod.filter(|container| container.outcome().is_running()).map(Container::kill).count()
+        let running = of_pod.filter(|container| container.outcome().is_running());
+        running.map(|container| fate.map_or_else(|| container.kill(), |fate| container.kill_for(fate))).count()
     }
 
     /// Whoever is to be looked at because of a commit.

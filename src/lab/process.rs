@@ -57,6 +57,8 @@ pub enum Outcome {
         at: Timestamp,
         code: i32,
         signal: Option<i32>,
+        /// Who killed it, if that is known.
+        fate: Option<Fate>,
         message: String,
         restarts: u32,
     },
@@ -66,6 +68,15 @@ pub enum Outcome {
         at: Timestamp,
         restarts: u32,
     },
+}
+
+/// Why the machine or its kubelet kills a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It used more memory than it may.
+    OutOfMemory,
+    /// Its node is short of something.
+    Evicted,
 }
 
 impl Outcome {
@@ -83,6 +94,7 @@ pub struct Container {
 
 struct Shared {
     outcome: Mutex<Outcome>,
+    fate: Mutex<Option<Fate>>,
     pid: Option<Pid>,
     log: PathBuf,
     /// How many bytes the log has; `u64::MAX` is never there, the end is told by `ended`.
@@ -107,7 +119,7 @@ impl Container {
                 let (written, _) = tokio::sync::watch::channel(Written::default());
                 let outcome = Mutex::new(Outcome::Running { since: at, restarts: 0 });
                 let (last_words, falls_back) = (process.last_words, process.falls_back_to_log);
-                let shared = Arc::new(Shared { outcome, pid, log: process.log, written });
+                let shared = Arc::new(Shared { outcome, fate: Mutex::default(), pid, log: process.log, written });
                 let told = shared.clone();
                 std::thread::spawn(move || {
                     keep(output, log, &told.written);
@@ -122,8 +134,9 @@ impl Container {
                     if message.is_empty() && code != 0 && falls_back {
                         message = read_tail(&told.log);
                     }
+                    let fate = told.fate.lock().unwrap_or_else(PoisonError::into_inner).filter(|_| signal == Some(9));
                     *told.outcome.lock().unwrap_or_else(PoisonError::into_inner) =
-                        Outcome::Ended { since: at, at: now, code, signal, message, restarts: 0 };
+                        Outcome::Ended { since: at, at: now, code, signal, fate, message, restarts: 0 };
                     told.written.send_modify(|written| written.ended = true);
                     ended();
                 });
@@ -136,7 +149,7 @@ impl Container {
     pub fn failed(why: String, at: Timestamp) -> Container {
         let (written, _) = tokio::sync::watch::channel(Written { bytes: 0, ended: true });
         let outcome = Mutex::new(Outcome::Failed { why, at, restarts: 0 });
-        let shared = Arc::new(Shared { outcome, pid: None, log: PathBuf::new(), written });
+        let shared = Arc::new(Shared { outcome, fate: Mutex::default(), pid: None, log: PathBuf::new(), written });
         Container { shared, restarts: 0, stop: None }
     }
 
@@ -186,6 +199,12 @@ impl Container {
 
     pub fn kill(&self) {
         self.shared.signal(Signal::KILL);
+    }
+
+    /// The same, and it will be told why.
+    pub fn kill_for(&self, fate: Fate) {
+        *self.shared.fate.lock().unwrap_or_else(PoisonError::into_inner) = Some(fate);
+        self.kill();
     }
 
     /// Where the output is, and how far.

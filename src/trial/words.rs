@@ -59,7 +59,7 @@ pub const WORDS: &[Word] = &[
               done it), `then` what happens, `times` how often in a row. What can happen: `#{ status: 409 }` or \
               `#{ status: #{ code: 429, retry_after_s: 1 } }`, `lost`, `answer_lost`, `no_answer`, `reset`, `truncated`, \
               `#{ delay_s: 2.0 }`, `#{ stale: 3 }`, `twice`, `watch_dropped`, `watch_silent`, `watch_expired`, \
-              `#{ somebody: #{ create: object } }` (or `patch`, `delete`), `#{ kill_pod: #{ name: \"web-*\" } }` and `crash`. A \
+              `#{ somebody: #{ create: object } }` (or `patch`, `delete`), `#{ kill_pod: #{ name: \"web-*\" } }` (or `oom_kill_pod`, `evict_pod`) and `crash`. A \
               fault that does not happen fails the test.",
         example: "fault(#{ on: #{ verb: \"patch\", kind: \"Deployment\" }, then: #{ status: 503 } });\nlet end = run();\nassert(end.ok, end.error);",
     },

@@ -106,8 +106,7 @@ impl Faults {
         for fault in &self.shared.plan {
             match &fault.then {
                 Then::Somebody(change) => changed.extend(self.shared.change(change)),
-                Then::KillPod(which) => changed.extend(self.shared.kill(which)),
-                _ => {}
+                then => changed.extend(self.shared.kill(then)),
             }
         }
         changed
@@ -208,8 +207,7 @@ impl Shared {
         for at in due.iter().filter(|at| self.plan[**at].when == when) {
             let changed = match &self.plan[*at].then {
                 Then::Somebody(change) => self.change(change),
-                Then::KillPod(which) => self.kill(which),
-                _ => continue,
+                then => self.kill(then),
             };
             if !changed.is_empty() {
                 self.fire(*at, seen, changed);
@@ -282,7 +280,9 @@ impl Shared {
                 (self.crashed)(seen);
                 Ok(nobody())
             }
-            Then::Stale(_) | Then::Somebody(_) | Then::KillPod(_) => Ok(self.answer(request).await),
+            Then::Stale(_) | Then::Somebody(_) | Then::KillPod(_) | Then::OomKillPod(_) | Then::EvictPod(_) => {
+                Ok(self.answer(request).await)
+            }
         }
     }
 
@@ -349,9 +349,10 @@ impl Shared {
         }
     }
 
-    fn kill(&self, which: &Which) -> Vec<String> {
+    fn kill(&self, then: &Then) -> Vec<String> {
+        let Some((which, fate)) = then.kills() else { return Vec::new() };
         let all = self.which("Pod", &which.name, &which.namespace, &which.like);
-        let kill = |key: &Key| self.core.with_kubelets(|kubelets, _| kubelets.kill_pod(key)) > 0;
+        let kill = |key: &Key| self.core.with_kubelets(|kubelets, _| kubelets.kill_pod(key, fate)) > 0;
         all.into_iter().filter(kill).map(|key| format!("the processes of {key}")).collect()
     }
 

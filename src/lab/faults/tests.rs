@@ -78,6 +78,8 @@ fn a_fault_is_one_line_that_can_be_read_again() {
         r#"{"then":{"somebody":{"patch":{"kind":"Deployment","name":"web","body":{"spec":{"replicas":1}}}}}}"#,
         r#"{"then":{"somebody":{"delete":{"kind":"PersistentVolume","like":{"spec":{"storageClassName":"fast"}}}}}}"#,
         r#"{"then":{"kill_pod":{"name":"*-copy"}}}"#,
+        r#"{"then":{"oom_kill_pod":{"name":"*-copy"}}}"#,
+        r#"{"then":{"evict_pod":{"namespace":"shop"}}}"#,
         r#"{"on":{"verb":"watch"},"then":"watch_silent"}"#,
     ] {
         assert_eq!(Fault::parse(line).map(|fault| fault.to_string()), Ok(line.to_owned()));
@@ -101,6 +103,7 @@ fn what_can_never_happen_is_refused() {
         (json!({"then": {"somebody": {"delete": {"kind": "Pud"}}}}), "no kind `Pud`"),
         (json!({"then": {"somebody": {"create": {"kind": "Pud"}}}}), "no kind `Pud`"),
         (json!({"then": {"kill_pod": {"kind": "Node"}}}), "only pods have processes"),
+        (json!({"then": {"evict_pod": {"kind": "Node"}}}), "only pods have processes"),
     ] {
         let told = Fault::read(fault.clone()).unwrap_err();
         assert!(told.contains(why), "{fault}: {told}");

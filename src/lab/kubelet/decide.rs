@@ -4,7 +4,7 @@ use super::mounts::misused;
 use super::{Images, restart_at};
 use crate::lab::act::{Propagation, Write, drivers};
 use crate::lab::handle::stamp;
-use crate::lab::process::Outcome;
+use crate::lab::process::{Fate, Outcome};
 use crate::lab::store::{State, claims_of, list_of, text};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -223,6 +223,15 @@ fn status(state: &State, pod: &Value, outcomes: &BTreeMap<String, Outcome>, wait
         (true, false) => "Running",
         (false, _) => "Pending",
     };
+    let is_evicted = |outcome: &Outcome| matches!(outcome, Outcome::Ended { fate: Some(Fate::Evicted), .. });
+    // Whatever its policy, such a pod is over.
+    let phase = if outcomes.values().any(is_evicted) && running == 0 {
+        status["reason"] = "Evicted".into();
+        status["message"] = "The node was low on resource: memory. ".into();
+        "Failed"
+    } else {
+        phase
+    };
     let is_ready = running == all && all > 0;
     status["phase"] = phase.into();
     status["containerStatuses"] = statuses.into();
@@ -270,9 +279,14 @@ fn told(outcome: &Outcome) -> (Value, u64, bool) {
         Outcome::Running { since, restarts } => {
             (json!({"running": {"startedAt": stamp(*since)}}), u64::from(*restarts), true)
         }
-        Outcome::Ended { since, at, code, signal, message, restarts } => {
+        Outcome::Ended { since, at, code, signal, fate, message, restarts } => {
+            let reason = match fate {
+                Some(Fate::OutOfMemory) => "OOMKilled",
+                _ if *code == 0 => "Completed",
+                _ => "Error",
+            };
             let mut one = json!({
-                "exitCode": code, "reason": if *code == 0 { "Completed" } else { "Error" },
+                "exitCode": code, "reason": reason,
                 "startedAt": stamp(*since), "finishedAt": stamp(*at),
             });
             if !message.is_empty() {

@@ -317,7 +317,8 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
     if mode == "changed" && since.is_none() {
         return Err(Problem::usage("to verify what changed, `since` must say since when"));
     }
-    let mut plan = pod_plan(&step, &args, Task::Verify { last, mode: mode.clone(), since, totals: totals(&args) })?;
+    let task = Task::Verify { last, mode: mode.clone(), since, totals: totals(&args), workers: None };
+    let mut plan = pod_plan(&step, &args, task)?;
     plan.node = if last {
         let used_on = door.ledger.books().nodes.get(&source).cloned().unwrap_or_default();
         place_last(&step, claim, asked, ready_among(&step, &used_on).await?).await?

@@ -1,7 +1,7 @@
 //! What other actors, full disks, missing rights and broken nodes do to a run.
 
 use super::shop::{asks_for_copy, copy_pod, count, freeze_at, id, is, open, part, pod, shop, thaw};
-use crate::world::{World, cluster_test, opts};
+use crate::world::{Running, World, cluster_test, opts};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -27,6 +27,80 @@ cluster_test!(a_deleted_copy_pod_is_made_again, async |w: &World| {
     assert_eq!(count(&journal, |event| is(event, "done", &second)), 1, "no second pod was made");
     shop.has_moved().await;
     assert_eq!(w.digest("data").await.under("bulk").files.len(), 15_001);
+});
+
+/// Lets a pod's kubelet do this to it in the middle of its work.
+async fn strike(w: &World, run: &Running, pod: &str, step: &str, how: &str) {
+    let copying = async || Some(processes_of(pod)).filter(|all| !all.is_empty());
+    for process in w.until("the copy to be at work", LONG, copying).await {
+        let _ = kill_process(process, Signal::STOP);
+    }
+    assert_eq!(count(&run.events(), |event| is(event, "beat", step) && !event["out"]["report"].is_null()), 0);
+    let struck = w.strike(json!({how: {"name": pod}}));
+    assert!(struck.len() == 1 && struck[0].contains(pod), "{struck:?}");
+}
+
+/// The pods that were asked for in a step, by the number in their part's name.
+fn asked(events: &[Value], step: &str) -> Vec<(String, Value)> {
+    let parts = events.iter().filter_map(|event| {
+        let part = id(event).strip_prefix(step)?.strip_prefix(".create-")?;
+        (event["t"] == "start")
+            .then(|| (part.to_owned(), event["write"]["body"]["spec"]["containers"][0]["args"].clone()))
+    });
+    parts.collect()
+}
+
+cluster_test!(lab "no node of the real cluster can be made short of memory" a_final_copy_pod_that_is_evicted_is_made_again_under_the_same_watch, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let mut run = shop.start(&[]);
+    freeze_at(&mut run, |event| is(event, "start", ".stop")).await;
+    w.in_volume("data", bulk).await;
+    thaw(&run);
+    let (pod, step) = copy_pod(&mut run, "final").await;
+    strike(w, &run, &pod, &step, "evict_pod").await;
+    let said = run.wait().await.succeeds();
+    let told = "the copy pod was evicted: its node is short of something (The node was low on resource: memory.";
+    assert_eq!(said.stderr.matches(told).count(), 1, "{said}");
+    said.says("another one in 10 s").done();
+    let events = w.events();
+    assert_eq!(asked(&events, &step).len(), 2, "one more pod in the same step");
+    assert_eq!(count(&events, |event| asks_for_copy(event, "final")), 2, "no other final pass");
+    shop.has_moved().await;
+    assert_eq!(w.digest("data").await.under("bulk").files.len(), 15_001);
+});
+
+cluster_test!(lab "the containers of the real cluster have no limit of memory" a_copy_pod_out_of_memory_goes_on_with_one_thread_and_then_fails, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    w.in_volume("data", bulk).await;
+    let mut run = shop.start(&[]);
+    let (pod, step) = copy_pod(&mut run, "hot").await;
+    strike(w, &run, &pod, &step, "oom_kill_pod").await;
+    let second = run.wait_for_event(|event| is(event, "done", &format!("{step}.create-2"))).await;
+    let pod = second["out"]["metadata"]["name"].as_str().expect("a pod has a name").to_owned();
+    strike(w, &run, &pod, &step, "oom_kill_pod").await;
+    let said = run.wait().await.exits(4);
+    said.says("ran out of memory: another one in 1 s, with one thread").says("--pod-patch").says("is as it was found").done();
+    let args: Vec<String> = asked(&w.events(), &step).into_iter().map(|(_, args)| args.to_string()).collect();
+    assert!(args.len() == 2 && !args[0].contains("--workers") && args[1].contains("\"--workers\",\"1\""), "{args:?}");
+    shop.is_on_the_source().await;
+    assert_eq!(w.leftovers().await, Vec::<String>::new());
+    w.pvmigrate(&["resume"]).await.succeeds().done();
+    shop.has_moved().await;
+});
+
+// Between the two a process dies: the second one knows what the first pod died of, and goes on counting.
+cluster_test!(lab "the same journal" what_a_copy_pod_died_of_is_still_known_to_a_resumed_run, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    w.in_volume("data", bulk).await;
+    let mut run = shop.start(&[]);
+    let (pod, step) = copy_pod(&mut run, "hot").await;
+    strike(w, &run, &pod, &step, "oom_kill_pod").await;
+    run.wait_for_event(|event| is(event, "beat", &step) && event["out"]["lost"][0]["reason"] == "OOMKilled").await;
+    run.kill9();
+    w.pvmigrate(&["resume"]).await.succeeds().done();
+    let asked = asked(&w.events(), &step);
+    assert!(asked.last().is_some_and(|(n, args)| n == "2" && args.to_string().contains("--workers")), "{asked:?}");
+    shop.has_moved().await;
 });
 
 /// The processes of a pod's containers, which run on this machine.

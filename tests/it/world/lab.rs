@@ -1,10 +1,11 @@
 //! The lab as a ground: one for each test, served on a port of its own, so that pvmigrate meets it as it meets any server.
 
+use pvmigrate::lab::faults::{Fault, Faults};
 use pvmigrate::lab::kubelet::{Image, Images};
 use pvmigrate::lab::scenario::Scenario;
 use pvmigrate::lab::serve::{Identity, Port};
 use pvmigrate::lab::{Lab, Options};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -95,6 +96,14 @@ impl Bench {
                 kubelets.kill_node(node);
             }
         });
+    }
+
+    /// Lets something go wrong at once, as a fault's `then` says it. Panics if there is nothing that it could happen to.
+    pub fn strike(&self, then: Value) -> Vec<String> {
+        let fault = Fault::read(json!({"then": then})).expect("it is a fault");
+        let struck = Faults::new(&self.lab, vec![fault]).strike();
+        assert_ne!(struck, Vec::<String>::new(), "{then} happened to nothing");
+        struck
     }
 
     pub fn mend_node(&self, node: &str) {

@@ -50,6 +50,11 @@ impl World {
         self.break_node("node-down", node);
     }
 
+    /// On a lab: lets something go wrong at once, as a fault's `then` says it, and returns to what it happened.
+    pub fn strike(&self, then: Value) -> Vec<String> {
+        self.ground.bench().expect("it is a lab").strike(then)
+    }
+
     /// Kills only the kubelet: the node's containers go on writing.
     pub fn node_partition(&self, node: &str) {
         self.break_node("node-partition", node);

@@ -78,7 +78,14 @@ impl Bench {
 
     fn verify(&self, mode: Mode) -> VerifyReport {
         let since = (mode == Mode::Changed).then(jiff::Timestamp::now);
-        let job = verify::Job { source: self.source.clone(), target: self.target.clone(), mode, since, workers: None };
+        let job = verify::Job {
+            source: self.source.clone(),
+            target: self.target.clone(),
+            mode,
+            since,
+            workers: None,
+            totals: None,
+        };
         verify::verify(&job, &Stop::new(), &mut |_| {})
     }
 
@@ -226,6 +233,7 @@ fn a_pass_that_is_told_to_stop_says_so_and_the_next_one_ends_it() {
         mode: Mode::Full,
         since: None,
         workers: None,
+        totals: None,
     };
     assert_eq!(verify::verify(&job, &stop, &mut |_| {}).kind, Some(FailKind::Interrupted));
     bench.good(None);
