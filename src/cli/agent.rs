@@ -6,6 +6,7 @@
 use crate::copy::agent::stop::Stop;
 use crate::copy::agent::{copy, exercise, rsync, verify};
 use crate::copy::report::{FailKind, Line, Mode, Pass, TERMINATION_MESSAGE_BYTES};
+use crate::copy::waive::{Kind, Waive};
 use crate::words::size;
 use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
@@ -63,6 +64,9 @@ struct CopyArgs {
     /// Bytes of content per second at most, as 50Mi
     #[arg(long, value_name = "SIZE", value_parser = bandwidth)]
     bandwidth_limit: Option<u64>,
+    /// What TARGET may be without: what it cannot hold is left out and counted
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    waive: Vec<WaiveArg>,
     /// native: this program; rsync: the rsync of the image or machine
     #[arg(long, default_value = "native")]
     engine: EngineArg,
@@ -91,6 +95,9 @@ struct VerifyArgs {
     /// Threads [default: as many as make it faster, at most 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: Option<u16>,
+    /// What is not compared, only counted
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    waive: Vec<WaiveArg>,
     #[command(flatten)]
     last_words: LastWords,
 }
@@ -130,6 +137,21 @@ enum PassArg {
 enum EngineArg {
     Native,
     Rsync,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum WaiveArg {
+    Acl,
+    Owner,
+    Xattr,
+}
+
+fn waive(args: &[WaiveArg]) -> Waive {
+    Waive::of(args.iter().map(|arg| match arg {
+        WaiveArg::Acl => Kind::Acl,
+        WaiveArg::Owner => Kind::Owner,
+        WaiveArg::Xattr => Kind::Xattr,
+    }))
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -211,6 +233,7 @@ fn run_copy(args: CopyArgs, stop: &Stop) -> u8 {
         engine,
         workers,
         bandwidth: args.bandwidth_limit,
+        waive: waive(&args.waive),
     };
     let report = copy::copy(&job, stop, &mut |line| print(&line.to_json()));
     if !report.ok {
@@ -228,7 +251,8 @@ fn run_verify(args: VerifyArgs, stop: &Stop) -> u8 {
     };
     let VerifyArgs { source, target, since, .. } = args;
     let totals = args.files_total.zip(args.bytes_total).map(|(files, bytes)| verify::Totals { files, bytes });
-    let job = verify::Job { source, target, mode, since, totals, workers: args.workers.map(usize::from) };
+    let (workers, waive) = (args.workers.map(usize::from), waive(&args.waive));
+    let job = verify::Job { source, target, mode, since, totals, workers, waive };
     let report = verify::verify(&job, stop, &mut |line| print(&line.to_json()));
     if !report.ok {
         let first = report.messages.first().map_or(String::new(), |first| format!(", {first}"));
@@ -330,6 +354,9 @@ mod tests {
             ("copy /src /dst --pass hot --bandwidth-limit 50Mi", true),
             ("copy /src /dst --pass hot --bandwidth-limit 0", false),
             ("copy /src /dst --pass hot --bandwidth-limit fast", false),
+            ("copy /src /dst --pass hot --waive acl,owner --waive xattr", true),
+            ("copy /src /dst --pass hot --waive mode", false),
+            ("verify /src /dst --mode full --waive xattr", true),
             ("copy /src /dst --pass hot --engine cp", false),
             ("copy /src /dst", false),
             ("copy /src --pass hot", false),

@@ -165,6 +165,9 @@ pub fn command(script: &Script) -> Command {
         };
         if !spec.choices.is_empty() {
             arg = arg.value_parser(clap::builder::PossibleValuesParser::new(spec.choices.clone()));
+            if spec.many {
+                arg = arg.value_delimiter(',');
+            }
         }
         command = command.arg(arg);
     }

@@ -2,10 +2,12 @@
 
 use super::session::{self, Kept};
 use super::{Failure, Global, Output, Place, in_cluster, place, state_dir, ui};
-use crate::cluster::store;
 use crate::cluster::store::tail::Tail;
 use crate::cluster::wait;
+use crate::cluster::{proof, store};
 use crate::journal::{Event, RunFile, RunListing, Runs, State, T};
+use crate::words::clock::human_seconds;
+use crate::words::size::human_bytes;
 use crate::words::{Json, names};
 use clap::Subcommand;
 use serde_json::json;
@@ -136,12 +138,71 @@ fn show(global: &Global, run: &str) -> Result<(), Failure> {
         Kept::Cluster(run, there) => there.runtime.block_on(store::runs::show(&there.shelf, &run))?,
     };
     if global.output == Output::Json {
-        ui::print_json(&json!({"run": file, "events": events}));
+        ui::print_json(&json!({"run": file, "claims": claims(&events), "events": events}));
         return Ok(());
     }
     say_head(&file);
     events.iter().for_each(|event| ui::print(&line(event)));
+    claims(&events).iter().for_each(|claim| ui::print(&report(claim)));
     Ok(())
+}
+
+/// What the run has proven, claim by claim.
+fn claims(events: &[Event]) -> Vec<Json> {
+    proof::claims(events.iter().filter(|event| event.t == T::Fact).filter_map(|event| event.out.as_ref()))
+}
+
+/// A claim's report as a person reads it.
+fn report(claim: &Json) -> String {
+    let said = |pointer: &str| match claim.pointer(pointer) {
+        Some(Json::String(text)) => names::plain(text),
+        Some(other) => other.to_string(),
+        None => String::new(),
+    };
+    let list = |pointer: &str, one: &dyn Fn(&Json) -> String| {
+        let all = claim.pointer(pointer).and_then(Json::as_array).into_iter().flatten();
+        all.map(one).collect::<Vec<_>>().join(", ")
+    };
+    let word = |value: &Json| names::plain(value.as_str().unwrap_or_default());
+    let became = match (claim["swapped"] == true, claim["voided"].as_str()) {
+        (_, Some(why)) => format!("voided: {}", names::plain(why)),
+        (true, None) => "the claim is on the target".to_owned(),
+        (false, None) => "not swapped".to_owned(),
+    };
+    let stopped = list("/report/workloads", &|one| {
+        let generation = &one["generation"];
+        format!("{} (uid {}, generation {generation})", word(&one["workload"]), word(&one["uid"]))
+    });
+    let waived = claim["report"]["waived"].as_object().into_iter().flatten();
+    let waived: Vec<String> =
+        waived.map(|(kind, count)| format!("{} of {count} entries", names::plain(kind))).collect();
+    let bytes = human_bytes(claim["report"]["bytes"].as_u64().unwrap_or(0));
+    let or = |text: String, otherwise: &str| if text.is_empty() { otherwise.to_owned() } else { text };
+    let downtime = claim["report"]["downtime_s"].as_f64().map_or("not known".to_owned(), human_seconds);
+    let fits = match claim["fits"] == true {
+        true => "it fits",
+        false => "IT DOES NOT FIT: the report was changed after it was signed",
+    };
+    [
+        format!("claim {}: {became}", said("/report/claim")),
+        format!("  source    {} ({})", said("/report/source/volume"), said("/report/source/handle")),
+        format!("            read at {}, digest {}", said("/report/source/read_at"), said("/report/source/digest")),
+        format!("  target    {} ({})", said("/report/target/volume"), said("/report/target/handle")),
+        format!("            read at {}, digest {}", said("/report/target/read_at"), said("/report/target/digest")),
+        format!(
+            "  compared  {}: {} files, {bytes}, at {}",
+            said("/report/mode"),
+            said("/report/files"),
+            said("/report/verified_at")
+        ),
+        format!("  without   {}", or(waived.join(", "), "nothing was waived")),
+        format!("  stopped   {}", or(stopped, "nothing")),
+        format!("  let go    by {}", or(list("/report/nodes", &word), "no node: nobody used it")),
+        format!("  watched   from version {} of the pods on", said("/report/watched_from")),
+        format!("  downtime  {downtime}"),
+        format!("  signed    {}: {fits}", said("/digest")),
+    ]
+    .join("\n")
 }
 
 fn say_head(file: &RunFile) {

@@ -18,7 +18,16 @@ pub enum Fact {
     /// A pod that used the claim ran on this node.
     Used { claim: PvcRef, node: String },
     /// The workload has no pods by our doing.
-    Stopped { workload: ObjectRef, uid: String, replicas: i64, at_ms: i64, claims: Vec<PvcRef> },
+    Stopped {
+        workload: ObjectRef,
+        uid: String,
+        replicas: i64,
+        at_ms: i64,
+        claims: Vec<PvcRef>,
+        /// Of the object when it had been set to 0.
+        #[serde(default)]
+        generation: i64,
+    },
     /// It was started again and became Ready.
     Started { workload: ObjectRef, ready_ms: i64 },
     /// Both sides were compared after the last pass, with no writer since before that pass.
@@ -31,7 +40,12 @@ pub enum Fact {
         digest: String,
         mode: String,
         at: String,
+        /// What the person did without, and how many entries of the target differ in it.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        waived: BTreeMap<String, u64>,
     },
+    /// What the verification of a source volume has proven, for people: see `proof`.
+    Signed { source: String, report: Json, digest: String },
     /// A verification is no longer worth anything.
     Voided { source: String, why: String },
     /// The original name now stands on the target.
@@ -61,6 +75,8 @@ pub struct Books {
     /// By source volume.
     pub swapped: BTreeMap<String, Swapped>,
     pub freed: BTreeSet<String>,
+    /// By source volume: the last report. No guard goes by it.
+    pub signed: BTreeMap<String, Json>,
     /// Claims that this run made anew under their names: the uid of before, and the one since.
     pub remade: BTreeMap<String, String>,
 }
@@ -74,6 +90,8 @@ pub struct Stopped {
     pub at_ms: i64,
     /// The claims of this run that it uses.
     pub claims: Vec<PvcRef>,
+    /// Of the last stop of this outage.
+    pub generation: i64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -85,6 +103,7 @@ pub struct Verified {
     pub digest: String,
     pub mode: String,
     pub at: String,
+    pub waived: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -107,17 +126,22 @@ impl Books {
             Fact::Used { claim, node } => {
                 self.nodes.entry(claim).or_default().insert(node);
             }
-            Fact::Stopped { workload, uid, replicas, at_ms, claims } => {
+            Fact::Stopped { workload, uid, replicas, at_ms, claims, generation } => {
                 self.started.remove(&workload);
                 // A second stop of the same outage must not forget what there was before the first.
-                self.stopped.entry(workload).or_insert(Stopped { uid, replicas, at_ms, claims });
+                let stopped = Stopped { uid, replicas, at_ms, claims, generation };
+                self.stopped.entry(workload).or_insert(stopped).generation = generation;
             }
             Fact::Started { workload, ready_ms } => {
                 self.stopped.remove(&workload);
                 self.started.insert(workload, ready_ms);
             }
-            Fact::Verified { claim, source, source_uid, target, target_uid, digest, mode, at } => {
-                self.verified.insert(source, Verified { claim, source_uid, target, target_uid, digest, mode, at });
+            Fact::Verified { claim, source, source_uid, target, target_uid, digest, mode, at, waived } => {
+                let fact = Verified { claim, source_uid, target, target_uid, digest, mode, at, waived };
+                self.verified.insert(source, fact);
+            }
+            Fact::Signed { source, report, .. } => {
+                self.signed.insert(source, report);
             }
             Fact::Voided { source, .. } => {
                 self.verified.remove(&source);

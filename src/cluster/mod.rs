@@ -14,6 +14,7 @@ pub mod kinds;
 pub mod lease;
 pub mod ledger;
 pub mod preflight;
+pub mod proof;
 pub mod pv;
 pub mod pvc;
 pub mod quota;

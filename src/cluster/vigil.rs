@@ -31,6 +31,8 @@ pub struct Vigil {
     /// The fence's epoch that it began in: in another one this process was held up meanwhile.
     epoch: u64,
     state: Arc<Mutex<State>>,
+    /// The version of the list that it began with.
+    from: String,
     /// Name and uid of the first foreign pod that may have mounted the claim, if one was seen.
     user: watch::Receiver<Option<(String, String)>>,
     /// Dropping the last handle ends the watch.
@@ -55,6 +57,11 @@ impl Vigils {
             None if !state.live => Err("the watch of the pods is interrupted".into()),
             None => Ok(()),
         })
+    }
+
+    /// The version of the pods from which on it is watched, as far as anybody watches.
+    pub fn from(&self, claim: &PvcRef) -> String {
+        self.lock().get(claim).map(|vigil| vigil.from.clone()).unwrap_or_default()
     }
 
     /// Name and uid of the first pod that may have mounted the claim, if one was seen.
@@ -99,7 +106,13 @@ impl Vigils {
         let state = Arc::new(Mutex::new(State { broken: None, live: true }));
         let (comes, user) = watch::channel(None);
         let ended = tokio_util::sync::CancellationToken::new();
-        let vigil = Vigil { epoch, state: state.clone(), user, _guard: Arc::new(ended.clone().drop_guard()) };
+        let vigil = Vigil {
+            epoch,
+            state: state.clone(),
+            from: version.clone(),
+            user,
+            _guard: Arc::new(ended.clone().drop_guard()),
+        };
         let (cluster, run, claim_) = (cluster.clone(), run.clone(), claim.clone());
         tokio::spawn(async move {
             tokio::select! {

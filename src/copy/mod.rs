@@ -10,3 +10,4 @@ pub mod plan;
 pub mod pod;
 pub mod report;
 pub mod run;
+pub mod waive;

@@ -3,6 +3,7 @@
 //! Exec-form with constant paths, no shell, no service account token, nothing of a user's text in a command. Root with
 //! the few capabilities that keeping owners and modes takes (PodSecurity baseline), or a user of one's own.
 
+use super::waive::Waive;
 use crate::cluster::{RUN, text};
 use crate::words::{Json, Problem};
 use serde_json::json;
@@ -31,6 +32,7 @@ pub enum Task {
         /// Files and bytes in the source, for the progress.
         totals: Option<[u64; 2]>,
         workers: Option<i64>,
+        waive: Waive,
     },
 }
 
@@ -41,6 +43,8 @@ pub struct How {
     pub workers: Option<i64>,
     /// A size per second.
     pub bandwidth: Option<String>,
+    /// What the target may be without.
+    pub waive: Waive,
 }
 
 impl Task {
@@ -89,9 +93,10 @@ impl Task {
                 if *allow_empty {
                     args.push("--allow-empty".to_owned());
                 }
+                args.extend(without(how.waive));
                 (since, since_end)
             }
-            Task::Verify { mode, since, totals, workers, .. } => {
+            Task::Verify { mode, since, totals, workers, waive, .. } => {
                 args.extend(["verify", SOURCE, TARGET, "--mode", mode].map(str::to_owned));
                 for (word, total) in ["--files-total", "--bytes-total"].into_iter().zip(totals.iter().flatten()) {
                     args.extend([word.to_owned(), total.to_string()]);
@@ -99,6 +104,7 @@ impl Task {
                 if let Some(workers) = workers {
                     args.extend(["--workers".to_owned(), workers.to_string()]);
                 }
+                args.extend(without(*waive));
                 (since, &None)
             }
         };
@@ -109,6 +115,10 @@ impl Task {
         }
         args
     }
+}
+
+fn without(waive: Waive) -> Vec<String> {
+    if waive.is_empty() { Vec::new() } else { vec!["--waive".to_owned(), waive.words().join(",")] }
 }
 
 /// Everything that the pod is made of.
@@ -327,6 +337,7 @@ pub fn check_patch(patch: &Json) -> Result<(), Problem> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::waive::Kind;
     use super::*;
 
     fn plan() -> PodPlan {
@@ -369,20 +380,23 @@ mod tests {
         let args = |engine: Option<&str>, allow_empty: bool| {
             let (since, since_end, engine) = (Some("T".into()), Some("E".into()), engine.map(str::to_owned));
             let (workers, bandwidth) = (allow_empty.then_some(7), allow_empty.then(|| "50Mi".to_owned()));
-            let how = How { engine, workers, bandwidth };
+            let waive = if allow_empty { Waive::of([Kind::Xattr, Kind::Acl]) } else { Waive::NOTHING };
+            let how = How { engine, workers, bandwidth, waive };
             Task::Copy { last: false, since, since_end, allow_empty, how }.args().join(" ")
         };
         let rest = "--since T --since-end E";
         assert_eq!(args(None, false), format!("agent copy /source /target --pass hot {rest}"));
         assert_eq!(args(Some("rsync"), false), format!("agent copy /source /target --pass hot --engine rsync {rest}"));
-        let all = "--workers 7 --bandwidth-limit 50Mi --allow-empty";
+        let all = "--workers 7 --bandwidth-limit 50Mi --allow-empty --waive acl,xattr";
         assert_eq!(args(None, true), format!("agent copy /source /target --pass hot {all} {rest}"));
     }
 
     #[test]
     fn totals_are_said_if_they_are_known() {
         let args = |totals| {
-            Task::Verify { last: true, mode: "full".into(), since: None, totals, workers: None }.args().join(" ")
+            Task::Verify { last: true, mode: "full".into(), since: None, totals, workers: None, waive: Waive::NOTHING }
+                .args()
+                .join(" ")
         };
         let plain = "agent verify /source /target --mode full";
         assert_eq!(args(None), plain);
@@ -392,10 +406,12 @@ mod tests {
     #[test]
     fn what_can_be_done_with_one_thread_is_done_with_one() {
         let copy = |engine: Option<&str>, workers| {
-            let how = How { engine: engine.map(str::to_owned), workers, bandwidth: None };
+            let how = How { engine: engine.map(str::to_owned), workers, ..How::default() };
             Task::Copy { last: true, since: None, since_end: None, allow_empty: false, how }
         };
-        let verify = |workers| Task::Verify { last: true, mode: "full".into(), since: None, totals: None, workers };
+        let waive = Waive::of([Kind::Owner]);
+        let verify =
+            |workers| Task::Verify { last: true, mode: "full".into(), since: None, totals: None, workers, waive };
         for (task, wanted) in [
             (Task::Reserve, None),
             (copy(None, None), Some(copy(None, Some(1)))),
@@ -407,12 +423,19 @@ mod tests {
         ] {
             assert_eq!(task.on_one_thread(), wanted, "{task:?}");
         }
-        assert!(verify(Some(1)).args().join(" ").ends_with("--mode full --workers 1"));
+        assert!(verify(Some(1)).args().join(" ").ends_with("--mode full --workers 1 --waive owner"));
     }
 
     #[test]
     fn the_verify_pod_changes_nothing() {
-        let task = Task::Verify { last: true, mode: "full".into(), since: None, totals: None, workers: None };
+        let task = Task::Verify {
+            last: true,
+            mode: "full".into(),
+            since: None,
+            totals: None,
+            workers: None,
+            waive: Waive::NOTHING,
+        };
         let pod = render(&PodPlan { task, run_as: Some(1000), node: None, like: Json::Null, ..plan() });
         insta::assert_yaml_snapshot!("verify_pod", pod);
         let mounts = pod["spec"]["containers"][0]["volumeMounts"].as_array().unwrap();

@@ -5,6 +5,7 @@
 //! What must stay true: readers tolerate unknown fields, unknown kinds of lines and lines that are no JSON (the log
 //! carries stderr too); cutting a report never removes the verdict.
 
+use super::waive::Waived;
 use serde::{Deserialize, Serialize};
 
 /// How many bytes Kubernetes keeps of a termination message (k8s.io/kubelet: `MaxContainerTerminationMessageLength`).
@@ -165,6 +166,9 @@ pub struct CopyReport {
     /// that differed are in `files_copied` too.
     #[serde(default)]
     pub reread: u64,
+    /// Entries that the target has without something that was waived, as far as the engine knows: rsync is not asked.
+    #[serde(default, skip_serializing_if = "Waived::is_empty")]
+    pub waived: Waived,
     /// The first error lines, made printable.
     #[serde(default)]
     pub messages: Vec<String>,
@@ -215,6 +219,12 @@ pub struct VerifyReport {
     pub differences: Vec<Difference>,
     #[serde(default)]
     pub differences_total: u64,
+    /// How many of them are of a kind of metadata that can be waived.
+    #[serde(default, skip_serializing_if = "Waived::is_empty")]
+    pub differences_by_kind: Waived,
+    /// Entries that differ in what was waived, which are no differences and in no digest.
+    #[serde(default, skip_serializing_if = "Waived::is_empty")]
+    pub waived: Waived,
     /// The first read errors and remarks, made printable.
     #[serde(default)]
     pub messages: Vec<String>,
@@ -282,6 +292,7 @@ mod tests {
             bytes_copied: 10,
             files_deleted: 0,
             reread: 1,
+            waived: Waived::default(),
             messages: vec![],
         }
     }
@@ -337,6 +348,8 @@ mod tests {
             kind: None,
             differences: vec![difference; DIFFERENCES_MAX],
             differences_total: 77,
+            differences_by_kind: Waived::default(),
+            waived: Waived::default(),
             messages: vec!["m".into()],
         };
         let text = Line::VerifyReport(verify).to_json_within(TERMINATION_MESSAGE_BYTES - 1);

@@ -409,6 +409,8 @@ async fn listen(door: Door, plan: PodPlan, who: String, voice: Arc<dyn Voice>) {
     }
 }
 
+const WAIVE: &str = "or do without what it cannot keep: --waive owner, --waive acl or --waive xattr";
+
 /// A failed pass as a person reads it.
 pub fn copy_problem(report: &Json, who: &str) -> Problem {
     let parsed: Option<CopyReport> = serde_json::from_value(report.clone()).ok();
@@ -427,9 +429,11 @@ pub fn copy_problem(report: &Json, who: &str) -> Problem {
         Some(FailKind::TargetTooSmall | FailKind::NoSpace | FailKind::Quota) => {
             problem.hint("give the target more room: --dest-size SIZE")
         }
-        Some(FailKind::Permission) => problem.hint("copy as root, or as the owner of the files: --run-as UID"),
+        Some(FailKind::Permission) => {
+            problem.hint("copy as root, or as the owner of the files: --run-as UID").hint(WAIVE)
+        }
         Some(FailKind::MetadataUnsupported) => {
-            problem.hint("the target's file system cannot hold this metadata: choose another class")
+            problem.hint("the target's file system cannot hold this metadata: choose another class").hint(WAIVE)
         }
         Some(FailKind::Vanished) => problem.hint("somebody writes to the source: stop them first"),
         _ => problem,

@@ -81,6 +81,7 @@ fn verified() -> Fact {
         digest: "d".into(),
         mode: "full".into(),
         at: String::new(),
+        waived: std::collections::BTreeMap::new(),
     }
 }
 
@@ -91,6 +92,7 @@ fn stopped() -> Fact {
         replicas: 1,
         at_ms: 0,
         claims: vec![PvcRef::new("shop", "data")],
+        generation: 1,
     }
 }
 
@@ -101,6 +103,7 @@ fn other_stopped() -> Fact {
         replicas: 1,
         at_ms: 0,
         claims: vec![PvcRef::new("shop", "else")],
+        generation: 1,
     }
 }
 
@@ -215,8 +218,9 @@ fn a_source_is_freed_only_behind_a_standing_target() {
     assert_eq!(verdict(&write, &all(), &good), YES);
     assert_eq!(verdict(&by_the_way, &all(), &good), NO, "what is not said in so many words");
     let discarded = match verified() {
-        Fact::Verified { claim, target, target_uid, digest, at, source, source_uid, .. } => {
-            Fact::Verified { mode: DISCARDED.into(), claim, target, target_uid, digest, at, source, source_uid }
+        Fact::Verified { claim, target, target_uid, digest, at, source, source_uid, waived, .. } => {
+            let mode = DISCARDED.into();
+            Fact::Verified { mode, claim, target, target_uid, digest, at, source, source_uid, waived }
         }
         other => other,
     };
@@ -465,6 +469,7 @@ fn the_books_remember_the_first_policy_and_the_first_replicas() {
         replicas: 0,
         at_ms: 9,
         claims: vec![],
+        generation: 1,
     });
     assert_eq!(books.retained["old"].1, "Delete");
     assert_eq!(books.stopped.values().next().unwrap().replicas, 1);

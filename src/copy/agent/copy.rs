@@ -20,6 +20,7 @@ use super::tree::Root;
 use super::trust::Trust;
 use super::{Emit, Failure, block, child, file_system, native, open_both, stamp, tree, twins};
 use crate::copy::report::{CopyReport, FailKind, Line, MESSAGES_MAX, Pass, Phase, Progress};
+use crate::copy::waive::{Waive, Waived};
 use crate::words::clock::Clock;
 use jiff::Timestamp;
 use std::ffi::{OsStr, OsString};
@@ -43,6 +44,8 @@ pub struct Job {
     pub workers: Option<usize>,
     /// Bytes per second at most.
     pub bandwidth: Option<u64>,
+    /// What the target may be without.
+    pub waive: Waive,
 }
 
 /// Who moves the bytes.
@@ -82,6 +85,7 @@ pub fn copy(job: &Job, stop: &Stop, emit: Emit<'_>) -> CopyReport {
         bytes_copied: 0,
         files_deleted: 0,
         reread: 0,
+        waived: Waived::default(),
         messages: Vec::new(),
     };
     match steps(job, stop, &mut Ticker::new(job.pass, emit), &mut report) {
@@ -139,8 +143,9 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
     match &job.engine {
         Engine::Native => {
             ticker.phase(Phase::Copy);
-            let Job { pass, allow_empty, workers, bandwidth, .. } = *job;
-            let pass = native::Job { source: &source, target: &target, pass, trust, allow_empty, workers, bandwidth };
+            let Job { pass, allow_empty, workers, bandwidth, waive, .. } = *job;
+            let (source, target) = (&source, &target);
+            let pass = native::Job { source, target, pass, trust, allow_empty, workers, bandwidth, waive };
             run_native(&pass, stop, ticker, report)?;
         }
         Engine::Rsync(program) => {
@@ -149,6 +154,12 @@ fn steps(job: &Job, stop: &Stop, ticker: &mut Ticker<'_>, report: &mut CopyRepor
                 tree::lost_found_is_data(root).map_err(|e| Failure::system("looking into lost+found", &e))
             };
             let lost_found = is_data(&source)? || is_data(&target)?;
+            if !job.waive.is_empty() {
+                let words = job.waive.words().join(", ");
+                report
+                    .messages
+                    .push(format!("rsync was not asked for {words}: a verification counts where they differ"));
+            }
             if let Some(list) = list.filter(|list| !list.is_empty()) {
                 ticker.phase(Phase::Reread);
                 run_rsync(job, program, Run::Listed, lost_found, &list, stop, ticker, report)?;
@@ -215,7 +226,9 @@ fn trust(job: &Job, source: &Root, started: Timestamp, report: &mut CopyReport) 
 fn free(target: &Root) -> Result<Free, Failure> {
     let stat = rustix::fs::fstatvfs(target.fd()).map_err(|e| Failure::system("asking for space", &e.into()))?;
     let inodes = (stat.f_files > 0).then_some(stat.f_favail);
-    Ok(Free { bytes: stat.f_bavail.saturating_mul(stat.f_frsize), inodes })
+    // Some file systems do not say: they seem to have no room at all, not even used.
+    let bytes = if stat.f_blocks == 0 { u64::MAX } else { stat.f_bavail.saturating_mul(stat.f_frsize) };
+    Ok(Free { bytes, inodes })
 }
 
 /// Runs our own engine and adds what it did to the report.
@@ -230,6 +243,7 @@ fn run_native(
     report.bytes_copied = native::get(&outcome.bytes_copied);
     report.files_deleted = native::get(&outcome.deleted);
     report.reread = native::get(&outcome.reread);
+    report.waived = outcome.waived();
     if report.files_total == 0 {
         (report.files_total, report.bytes_total) = (native::get(&outcome.files), native::get(&outcome.bytes_found));
     }
@@ -285,7 +299,7 @@ fn run_rsync(
     }
     let real = |path: &PathBuf| path.canonicalize().map_err(|e| Failure::system(path.display(), &e));
     let as_root = rustix::process::geteuid().is_root();
-    let mut argv = rsync::argv(run, job.pass, as_root, lost_found, &real(&job.source)?, &real(&job.target)?);
+    let mut argv = rsync::argv(run, job.pass, as_root, lost_found, job.waive, &real(&job.source)?, &real(&job.target)?);
     if let Some(bandwidth) = job.bandwidth {
         // In units of 1024 bytes, and 0 is no limit.
         argv.insert(0, format!("--bwlimit={}", (bandwidth / 1024).max(1)).into());

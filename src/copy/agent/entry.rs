@@ -1,9 +1,11 @@
 //! One name with both sides: what is compared and what goes into the digests.
 //!
 //! Not I/O: everything was read before. Called by `verify`. What must stay true: whatever `compare` looks at is in
-//! the digest and the other way round, so that "no difference" and "equal digests" are the same statement.
+//! the digest and the other way round, but for what is waived, which is told and in no digest: so "no difference" and
+//! "equal digests" are the same statement.
 
 use super::tree::{Node, shown};
+use crate::copy::waive::{Kind, Waive};
 use rustix::fs::FileType;
 
 /// The content of one side.
@@ -22,6 +24,8 @@ pub struct Entry<'a> {
     pub path: &'a [u8],
     pub nodes: [Option<&'a Node>; 2],
     pub contents: [Content; 2],
+    /// What is in no digest.
+    pub waive: Waive,
 }
 
 /// Size counts for what has content, not for directories: theirs is the file system's own business.
@@ -129,14 +133,17 @@ pub fn digest(entry: &Entry<'_>, side: usize) -> Option<blake3::Hasher> {
     part(entry.path);
     part(&[kind(node).0]);
     part(&mode(node).unwrap_or(0).to_le_bytes());
-    part(&node.uid.to_le_bytes());
-    part(&node.gid.to_le_bytes());
+    for id in [node.uid, node.gid] {
+        if entry.waive.has(Kind::Owner) { part(b"") } else { part(&id.to_le_bytes()) }
+    }
     part(&size(node).unwrap_or(0).to_le_bytes());
     part(&mtime(node).unwrap_or(0).to_le_bytes());
     part(&device(node).unwrap_or(0).to_le_bytes());
     part(&node.link);
-    part(&(node.xattrs.len() as u64).to_le_bytes());
-    for (name, value) in &node.xattrs {
+    let counts = |name: &[u8]| !entry.waive.has(Kind::of_attribute(name));
+    let xattrs: Vec<_> = node.xattrs.iter().filter(|(name, _)| counts(name)).collect();
+    part(&(xattrs.len() as u64).to_le_bytes());
+    for (name, value) in xattrs {
         part(name);
         part(value);
     }

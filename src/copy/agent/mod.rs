@@ -36,6 +36,8 @@ mod trust;
 mod tune;
 mod twins;
 pub mod verify;
+#[cfg(test)]
+mod waive_torture;
 
 use crate::copy::report::{FailKind, Line};
 use jiff::Timestamp;

@@ -452,6 +452,7 @@ fn native_pass(bench: &Bench, trust: Trust) -> u64 {
         allow_empty: false,
         workers: None,
         bandwidth: None,
+        waive: crate::copy::waive::Waive::NOTHING,
     };
     let outcome = native::run(&job, &stop, &mut |_| {});
     assert!(outcome.failure().is_none());

@@ -5,6 +5,7 @@
 
 use super::Failure;
 use crate::copy::report::{FailKind, MESSAGES_MAX, Pass};
+use crate::copy::waive::{Kind, Waive};
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -23,9 +24,28 @@ pub enum Run {
     Listed,
 }
 
-/// The command line without the program. `lost_found` says that the root's `lost+found` is data on one side.
-pub fn argv(run: Run, pass: Pass, as_root: bool, lost_found: bool, source: &Path, target: &Path) -> Vec<OsString> {
+/// The command line without the program. `lost_found` says that the root's `lost+found` is data on one side. What is
+/// waived is not asked for: rsync cannot be told to try.
+pub fn argv(
+    run: Run,
+    pass: Pass,
+    as_root: bool,
+    lost_found: bool,
+    waive: Waive,
+    source: &Path,
+    target: &Path,
+) -> Vec<OsString> {
     let mut words: Vec<&str> = vec!["-aHAXS", "--numeric-ids", "-x"];
+    if waive.has(Kind::Acl) {
+        words.push("--no-acls");
+    }
+    if waive.has(Kind::Xattr) {
+        words.push("--no-xattrs");
+    }
+    if waive.has(Kind::Owner) {
+        // What is set for another owner would run as the one who copies: that is left out, and seen by the verification.
+        words.extend(["--no-owner", "--no-group", "--chmod=Fu-s,Fg-s"]);
+    }
     if !lost_found {
         words.push("--exclude=/lost+found");
     }
@@ -272,7 +292,7 @@ mod tests {
     #[test]
     fn the_command_lines_are_these() {
         let line = |run, pass, root| {
-            let words = argv(run, pass, root, false, Path::new("/src"), Path::new("/-rf"));
+            let words = argv(run, pass, root, false, Waive::NOTHING, Path::new("/src"), Path::new("/-rf"));
             words.into_iter().map(|w| w.into_string().unwrap()).collect::<Vec<_>>().join(" | ")
         };
         let start = "-aHAXS | --numeric-ids | -x | --exclude=/lost+found";
@@ -298,6 +318,23 @@ mod tests {
             ),
         ] {
             assert_eq!(line(run, pass, root), format!("{wanted} | -- | /src/ | /-rf/"), "{run:?} {pass:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_waived_is_not_asked_for() {
+        let line = |kinds: &[Kind]| {
+            let waive = Waive::of(kinds.iter().copied());
+            let words = argv(Run::Whole, Pass::Hot, true, false, waive, Path::new("/src"), Path::new("/dst"));
+            words.into_iter().map(|w| w.into_string().unwrap()).collect::<Vec<_>>().join(" ")
+        };
+        for (kinds, wanted) in [
+            (&[][..], "-aHAXS --numeric-ids -x --exclude"),
+            (&[Kind::Acl], "-x --no-acls --exclude"),
+            (&[Kind::Xattr], "-x --no-xattrs --exclude"),
+            (&[Kind::Owner], "-x --no-owner --no-group --chmod=Fu-s,Fg-s --exclude"),
+        ] {
+            assert!(line(kinds).contains(wanted), "{kinds:?}: {}", line(kinds));
         }
     }
 

@@ -7,6 +7,7 @@ use super::stop::Stop;
 use super::trust::Trust;
 use super::{exercise, tree, verify};
 use crate::copy::report::{CopyReport, FailKind, Line, Mode, Pass, VerifyReport};
+use crate::copy::waive::Waive;
 use jiff::Timestamp;
 use rustix::fs::{AtFlags, CWD, FileType, Timespec, Timestamps};
 use std::ffi::OsStr;
@@ -63,7 +64,19 @@ impl Bench {
         let [since, since_end] = [since.map(|report| &report.started_at), since.map(|report| &report.ended_at)]
             .map(|time| time.map(|time| time.parse().unwrap()));
         let (source, target, engine) = (self.source(""), self.target(""), self.engine.clone());
-        Job { source, target, pass, since, since_end, allow_empty: false, engine, workers: None, bandwidth: None }
+        let waive = Waive::NOTHING;
+        Job {
+            source,
+            target,
+            pass,
+            since,
+            since_end,
+            allow_empty: false,
+            engine,
+            workers: None,
+            bandwidth: None,
+            waive,
+        }
     }
 
     pub(super) fn pass(&self, pass: Pass, since: Option<&CopyReport>) -> CopyReport {
@@ -81,14 +94,12 @@ impl Bench {
     }
 
     pub(super) fn verify(&self, mode: Mode, since: Option<Timestamp>) -> VerifyReport {
-        let job = verify::Job {
-            source: self.source(""),
-            target: self.target(""),
-            mode,
-            since,
-            totals: None,
-            workers: Some(3),
-        };
+        self.verify_without(mode, since, Waive::NOTHING)
+    }
+
+    pub(super) fn verify_without(&self, mode: Mode, since: Option<Timestamp>, waive: Waive) -> VerifyReport {
+        let (source, target) = (self.source(""), self.target(""));
+        let job = verify::Job { source, target, mode, since, totals: None, workers: Some(3), waive };
         verify::verify(&job, &Stop::new(), &mut |_| {})
     }
 
@@ -138,7 +149,8 @@ pub(super) fn node(path: &Path, kind: FileType, device: u64) {
 }
 
 /// A POSIX ACL as the kernel stores it: owner rw, user 1000 r, group r, mask r, other none.
-const ACL: &[u8] = b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\xe8\x03\0\0\x04\0\x04\0\xff\xff\xff\xff\
+pub(super) const ACL: &[u8] =
+    b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\xe8\x03\0\0\x04\0\x04\0\xff\xff\xff\xff\
                      \x10\0\x04\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
 
 /// Attributes that this file system does not take are said, not silently left out.
@@ -367,6 +379,7 @@ fn a_source_that_is_suddenly_empty_empties_nothing() {
                 allow_empty: false,
                 workers: None,
                 bandwidth: None,
+                waive: Waive::NOTHING,
             };
             let failure = native::run(&job, &Stop::new(), &mut |_| {}).failure().unwrap();
             assert!(!failure.retryable && failure.meaning == report.meaning, "{failure:?}");
@@ -389,8 +402,16 @@ fn one_directory_inside_of_the_other_is_met_and_left_alone() {
         fs::write(volume.join("b/other"), "theirs").unwrap();
         let [from, to] = [from, to].map(|name| tree::Root::open(&volume.join(name)).unwrap());
         let (source, target, trust) = (&from, &to, Trust::NONE);
-        let job =
-            native::Job { source, target, pass: Pass::Hot, trust, allow_empty: false, workers: None, bandwidth: None };
+        let job = native::Job {
+            source,
+            target,
+            pass: Pass::Hot,
+            trust,
+            allow_empty: false,
+            workers: None,
+            bandwidth: None,
+            waive: Waive::NOTHING,
+        };
         let failure = native::run(&job, &Stop::new(), &mut |_| {}).failure().unwrap();
         assert!(failure.meaning.contains("source and target overlap"), "{failure:?}");
         for file in ["b/b/file", "b/other"] {
@@ -483,6 +504,7 @@ fn what_is_mounted_within_is_neither_passed_over_nor_touched() {
                 allow_empty: false,
                 workers: None,
                 bandwidth: None,
+                waive: crate::copy::waive::Waive::NOTHING,
             };
             let outcome = native::run(&job, &stop, &mut |_| {});
             let failure = bench.is_native().then(|| outcome.failure().unwrap());
@@ -676,7 +698,15 @@ fn a_request_to_stop_ends_both_with_a_report() {
         let report = bench.stopped_pass(Pass::Hot, None, &stop);
         assert_eq!((report.ok, report.kind), (false, Some(FailKind::Interrupted)));
         let (source, target) = (bench.source(""), bench.target(""));
-        let job = verify::Job { source, target, mode: Mode::Full, since: None, totals: None, workers: None };
+        let job = verify::Job {
+            source,
+            target,
+            mode: Mode::Full,
+            since: None,
+            totals: None,
+            workers: None,
+            waive: Waive::NOTHING,
+        };
         assert_eq!(verify::verify(&job, &stop, &mut |_| {}).kind, Some(FailKind::Interrupted));
     }
 }
@@ -696,7 +726,7 @@ fn totals_that_are_given_are_not_counted_and_decide_nothing() {
     ] {
         let totals = given.map(|(files, bytes)| verify::Totals { files, bytes });
         let (source, target) = (bench.source(""), bench.target(""));
-        let job = verify::Job { source, target, mode, since: None, totals, workers: Some(1) };
+        let job = verify::Job { source, target, mode, since: None, totals, workers: Some(1), waive: Waive::NOTHING };
         let mut told = Vec::new();
         let report = verify::verify(&job, &Stop::new(), &mut |line| {
             let Line::Progress(progress) = line else { panic!("no other line comes on the way") };

@@ -17,6 +17,7 @@ use super::{Emit, Failure, block, file_system, open_both, stamp};
 use crate::copy::report::{
     DIFFERENCES_MAX, Difference, FailKind, Line, MESSAGES_MAX, Mode, Phase, Progress, VerifyReport,
 };
+use crate::copy::waive::{Kind, Waive, Waived};
 use crate::words::clock::Clock;
 use jiff::Timestamp;
 use rustix::fs::FileType;
@@ -43,6 +44,8 @@ pub struct Job {
     pub totals: Option<Totals>,
     /// How many threads; as many as make it faster if nothing is said.
     pub workers: Option<usize>,
+    /// What is not compared, only counted.
+    pub waive: Waive,
 }
 
 /// What a copy found in the source, as its report says.
@@ -73,6 +76,8 @@ pub fn verify(job: &Job, stop: &Stop, emit: Emit<'_>) -> VerifyReport {
         kind: None,
         differences: Vec::new(),
         differences_total: 0,
+        differences_by_kind: Waived::default(),
+        waived: Waived::default(),
         messages: Vec::new(),
     };
     if let Err(failure) = steps(job, stop, emit, &mut report) {
@@ -194,6 +199,8 @@ struct Found {
     /// Each with its path as it is, to be put in order.
     differences: Vec<(Vec<u8>, Difference)>,
     differences_total: u64,
+    by_kind: Waived,
+    waived: Waived,
     messages: Vec<String>,
     groups: Groups,
     sums: [Sum; 2],
@@ -220,7 +227,7 @@ impl Comparison<'_> {
             }
         }
         let contents = contents.map(|content| content.unwrap_or(Content::None));
-        let entry = Entry { path: &pair.path, nodes, contents };
+        let entry = Entry { path: &pair.path, nodes, contents, waive: self.job.waive };
         let digests = [entry::digest(&entry, 0), entry::digest(&entry, 1)];
         let mut differences = Vec::new();
         entry::compare(&entry, &mut |what, source, target| differences.push((what, source, target)));
@@ -234,6 +241,13 @@ impl Comparison<'_> {
         if let Some(node) = nodes[0].filter(|n| n.kind == FileType::RegularFile) {
             found.files += 1;
             found.bytes += if are_new[0] { node.size } else { 0 };
+        }
+        let (waived, differences): (Vec<_>, Vec<_>) = differences
+            .into_iter()
+            .partition(|(what, ..)| Kind::of_difference(what).is_some_and(|kind| self.job.waive.has(kind)));
+        let kinds = Waive::of(waived.iter().filter_map(|(what, ..)| Kind::of_difference(what)));
+        for kind in kinds.kinds() {
+            *found.waived.entry(kind).or_default() += 1;
         }
         for (what, source, target) in differences {
             found.differ(&pair.path, what, source, target);
@@ -344,6 +358,7 @@ impl Comparison<'_> {
         report.kind = found.kind;
         report.differences = found.differences.into_iter().map(|(_, difference)| difference).collect();
         report.differences_total = found.differences_total;
+        (report.differences_by_kind, report.waived) = (found.by_kind, found.waived);
         report.messages = found.messages;
     }
 }
@@ -351,6 +366,9 @@ impl Comparison<'_> {
 impl Found {
     fn differ(&mut self, path: &[u8], what: String, source: String, target: String) {
         self.differences_total += 1;
+        if let Some(kind) = Kind::of_difference(&what) {
+            *self.by_kind.entry(kind).or_default() += 1;
+        }
         self.differences.push((path.to_vec(), Difference { path: tree::shown(path), what, source, target }));
         if self.differences.len() > 4 * DIFFERENCES_MAX {
             self.keep_first();

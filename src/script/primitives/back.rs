@@ -376,6 +376,7 @@ async fn goes_without(step: &Step, name: &PvcRef, volume: &str, bound: &Json) ->
             digest: String::new(),
             mode: crate::cluster::guard::DISCARDED.into(),
             at: crate::words::clock::Clock.stamp(),
+            waived: std::collections::BTreeMap::new(),
         })?;
     }
     step.fact(Fact::Swapped {

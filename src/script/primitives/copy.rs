@@ -2,6 +2,7 @@
 
 use super::pvc::volume_of;
 use super::{Args, Effect, Primitive, Type, option, param};
+use crate::cluster::proof::{Report, Side};
 use crate::cluster::pv::{Backend, Pv};
 use crate::cluster::pvc::Pvc;
 use crate::cluster::{Fact, known, text, workload};
@@ -9,12 +10,13 @@ use crate::copy::agent;
 use crate::copy::plan::{Placement, node};
 use crate::copy::pod::{How, PodPlan, Task, check_patch};
 use crate::copy::run;
+use crate::copy::waive::Waive;
 use crate::script::enter::Step;
 use crate::words::clock::{Clock, human_seconds};
 use crate::words::size::human_bytes;
-use crate::words::{Json, Problem, PvcRef};
+use crate::words::{Json, Problem, PvcRef, names};
 use serde_json::json;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// The agent's image of this version.
@@ -39,6 +41,7 @@ pub const TABLE: &[Primitive] = &[
             option("engine", Type::Text, "native (the default) or rsync, where the image has it"),
             option("workers", Type::Int, "threads of the native engine: as many as make it faster if absent or 0"),
             option("bandwidth", Type::Size, "content that is read per second, at most"),
+            option("waive", Type::List, "what the target may be without, if it cannot hold it: owner, acl, xattr"),
             option("node", Type::Text, "where to run; where the source is used if absent"),
             option("workload", Type::AnyObject, "whose pods say where they may run"),
             option("image", Type::Text, "the agent's image"),
@@ -48,7 +51,7 @@ pub const TABLE: &[Primitive] = &[
         ],
         returns: "map",
         doc: "Copies a claim to another with a pod that mounts both, the source read-only. Returns the report: `files_copied`, \
-              `bytes_copied`, `files_total`, `bytes_total`, `started_at`, `ended_at`, `seconds`, `node`, and `summary` for people.\nA final pass begins only when no \
+              `bytes_copied`, `files_total`, `bytes_total`, `started_at`, `ended_at`, `seconds`, `waived`, `node`, and `summary` for people.\nA final pass begins only when no \
               pod uses the source and every node that did has let it go; from then on it is watched.",
         example: r#"let image = "registry.example/pvmigrate/agent:0.1.0";
 let source = get_pvc("shop", "data");
@@ -90,6 +93,7 @@ report.ok && report.files_copied > 0"#,
                 Type::Bool,
                 "with no final pass before it: sees that nobody has the source, and goes on to look",
             ),
+            option("waive", Type::List, "what is not compared, only counted: owner, acl, xattr"),
             option("node", Type::Text, "where to run; where the source is used if absent"),
             option("workload", Type::AnyObject, "whose pods say where they may run"),
             option("image", Type::Text, "the agent's image"),
@@ -98,7 +102,8 @@ report.ok && report.files_copied > 0"#,
         ],
         returns: "map",
         doc: "Compares two claims in a pod of its own: names, metadata and content. Returns the report: `source_digest`, `files`, \
-              `bytes`, `hashed_files`, `differences`. A final verification throws `Mismatch` if anything differs and `Voided` \
+              `bytes`, `hashed_files`, `differences`, `differences_total`, and of those `differences_by_kind` and what is `waived` \
+              (maps of `owner`, `acl`, `xattr` to numbers of them). A final verification throws `Mismatch` if anything differs and `Voided` \
               if somebody used the source since the final pass.",
         example: r#"let image = "registry.example/pvmigrate/agent:0.1.0";
 let source = get_pvc("shop", "data");
@@ -211,6 +216,13 @@ fn is_final(args: &Args) -> Result<bool, Problem> {
     }
 }
 
+fn waive(args: &Args) -> Result<Waive, Problem> {
+    let words = args.option_list("waive").unwrap_or_default();
+    Waive::parse(words.iter().map(String::as_str)).map_err(|word| {
+        Problem::usage(format!("`{}` cannot be waived", names::plain(word))).hint("owner, acl or xattr")
+    })
+}
+
 /// Only what is not the agent's own choice is said, so that pods of either kind of agent understand it.
 fn how(args: &Args) -> Result<How, Problem> {
     let engine = match args.option_text("engine").unwrap_or("native") {
@@ -225,7 +237,7 @@ fn how(args: &Args) -> Result<How, Problem> {
         }
         workers => workers,
     };
-    Ok(How { engine, workers, bandwidth: args.option_size("bandwidth") })
+    Ok(How { engine, workers, bandwidth: args.option_size("bandwidth"), waive: waive(args)? })
 }
 
 /// The pod, on no node yet.
@@ -301,6 +313,7 @@ async fn run_copy_pod(step: Step, args: Args) -> Result<Json, Problem> {
     let mut report = ended.report;
     report["node"] = json!(ended.node);
     report["summary"] = json!(copied(&report));
+    counted(&mut report, &["waived"]);
     Ok(report)
 }
 
@@ -317,7 +330,8 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
     if mode == "changed" && since.is_none() {
         return Err(Problem::usage("to verify what changed, `since` must say since when"));
     }
-    let task = Task::Verify { last, mode: mode.clone(), since, totals: totals(&args), workers: None };
+    let waive = waive(&args)?;
+    let task = Task::Verify { last, mode: mode.clone(), since, totals: totals(&args), workers: None, waive };
     let mut plan = pod_plan(&step, &args, task)?;
     plan.node = if last {
         let used_on = door.ledger.books().nodes.get(&source).cloned().unwrap_or_default();
@@ -343,6 +357,7 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
     let mut report = ended.report;
     report["node"] = json!(ended.node);
     report["summary"] = json!(compared(&report, plan.is_block));
+    counted(&mut report, &["waived", "differences_by_kind"]);
     // Nobody knows what was written since the final pass if nobody has watched: whatever differs, it is made again.
     if last {
         match door.vigil(&source) {
@@ -361,6 +376,39 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
         return Err(not_watched(&source, "the comparison began before this process did"));
     }
     if let Some((from, to)) = volumes {
+        let waived = serde_json::from_value(report["waived"].clone()).unwrap_or_default();
+        let (at, books) = (Clock.stamp(), door.ledger.books());
+        let side = |volume: &Json, of: &str| {
+            let handle = match Pv(volume).backend() {
+                Some(Backend::Handle(_, handle)) => handle,
+                Some(Backend::Path(path)) => path,
+                Some(Backend::Nfs(server, path)) => format!("{server}:{path}"),
+                _ => String::new(),
+            };
+            let told = |what: &str| report[format!("{of}_{what}")].as_str().unwrap_or_default().to_owned();
+            let (volume, uid) = (Pv(volume).name().to_owned(), Pv(volume).uid().to_owned());
+            Side { volume, uid, handle, digest: told("digest"), read_at: told("read_at") }
+        };
+        let number = |field: &str| report[field].as_u64().unwrap_or_default();
+        let signed = Report {
+            run: step.run().to_string(),
+            claim: source.to_string(),
+            source: side(&from, "source"),
+            target: side(&to, "target"),
+            mode: mode.clone(),
+            verified_at: at.clone(),
+            node: text(&report, "/node").to_owned(),
+            files: number("files"),
+            bytes: number("bytes"),
+            hashed_files: number("hashed_files"),
+            hashed_bytes: number("hashed_bytes"),
+            waived: BTreeMap::clone(&waived),
+            workloads: Report::frozen(&books, &source),
+            nodes: books.nodes.get(&source).into_iter().flatten().cloned().collect(),
+            watched_from: door.vigils.from(&source),
+            downtime_s: None,
+        };
+        step.fact(signed.sign())?;
         step.fact(Fact::Verified {
             claim: source.clone(),
             source: Pv(&from).name().to_owned(),
@@ -369,7 +417,8 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
             target_uid: Pv(&to).uid().to_owned(),
             digest: text(&report, "/source_digest").to_owned(),
             mode,
-            at: Clock.stamp(),
+            at,
+            waived,
         })?;
     }
     Ok(report)
@@ -379,6 +428,15 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
 fn totals(args: &Args) -> Option<[u64; 2]> {
     let report = args.option("totals")?;
     Some([report["files_total"].as_u64()?, report["bytes_total"].as_u64()?])
+}
+
+/// Maps that a script finds whether there is anything in them or not.
+fn counted(report: &mut Json, fields: &[&str]) {
+    for field in fields {
+        if report[*field].is_null() {
+            report[*field] = json!({});
+        }
+    }
 }
 
 fn not_watched(claim: &PvcRef, why: &str) -> Problem {

@@ -510,6 +510,7 @@ async fn discard(step: &Step, name: &PvcRef, source: &str, target: &str) -> Resu
         digest: String::new(),
         mode: crate::cluster::guard::DISCARDED.into(),
         at: Clock.stamp(),
+        waived: std::collections::BTreeMap::new(),
     })
 }
 

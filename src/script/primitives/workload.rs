@@ -2,6 +2,7 @@
 
 use super::pv::deadline;
 use super::{Args, Effect, Primitive, Type, option, param};
+use crate::cluster::proof::Report;
 use crate::cluster::wait::{self, All, One, Seen};
 use crate::cluster::workload::{self as plan, is_scalable, owns_pod, reference, replicas};
 use crate::cluster::{Fact, RUN, known, text, uid};
@@ -119,14 +120,17 @@ async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
     let noted = noted(&step, &now);
     let was = before.or(noted).unwrap_or_else(|| replicas(&now));
     let before_it = remember_nodes(&step, &now).await?;
+    let mut stopped = now.clone();
     if replicas(&now) != 0 || noted.is_some() {
         let mut write = plan::plan_stop(&now);
         write.body["metadata"]["annotations"][crate::cluster::REPLICAS] = json!(was.to_string());
-        door.perform_on(&part_of_stop(&step, &now), "stop", write, Some(now.clone())).await?;
+        stopped = door.perform_on(&part_of_stop(&step, &now), "stop", write, Some(now.clone())).await?;
     }
+    let generation = stopped["metadata"]["generation"].as_i64().unwrap_or_default();
     let at_ms = Clock.unix_ms();
     let claims = claims_of(&step, &now);
-    step.fact(Fact::Stopped { workload: object.clone(), uid: uid(&now).to_owned(), replicas: was, at_ms, claims })?;
+    let (workload, uid_now) = (object.clone(), uid(&now).to_owned());
+    step.fact(Fact::Stopped { workload, uid: uid_now, replicas: was, at_ms, claims, generation })?;
     let at_ms = door.ledger.books().stopped.get(&object).map_or(at_ms, |stopped| stopped.at_ms);
     tell(&step, &now).await;
     let running = last_pod_gone(&step, &args, &now, before_it).await?;
@@ -382,6 +386,13 @@ async fn start(step: Step, args: Args) -> Result<Json, Problem> {
         step.write_on(set, &format!("clean-{}", text(set, "/metadata/name")), plan::plan_clean(set)).await?;
     }
     let downtime_s = given["stopped_ms"].as_i64().map(|ms| (ready - ms).max(0) as f64 / 1000.0).unwrap_or_default();
+    let stopped_ms = given["stopped_ms"].as_i64().unwrap_or_default();
+    for report in books.signed.values() {
+        let report = serde_json::from_value::<Report>(report.clone()).ok();
+        if let Some(report) = report.and_then(|report| report.with_ready(&object, stopped_ms, ready)) {
+            step.fact(report.sign())?;
+        }
+    }
     step.fact(Fact::Started { workload: object.clone(), ready_ms: ready })?;
     let rounded = (downtime_s * 10.0).round() / 10.0;
     Ok(

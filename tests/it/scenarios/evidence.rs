@@ -73,3 +73,53 @@ cluster_test!(lab "the server must be away" a_second_signal_ends_the_process_at_
     shop.has_moved().await;
     assert_eq!(w.digest("data").await.under("bulk").files.len(), 5_001);
 });
+
+// Also after a death in between, as it all comes from the journal.
+cluster_test!(a_run_says_of_each_claim_what_it_has_proven_and_whether_that_was_changed, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let mut run = shop.start(&[]);
+    run.wait_for_event(|event| is(event, "done", ".delete-original")).await;
+    let dir = run.run_dir().expect("it has a journal");
+    run.kill9();
+    w.pvmigrate(&["resume"]).await.succeeds().done();
+    shop.has_moved().await;
+    let id = w.run_id();
+    let show = async || -> Value {
+        let shown = w.pvmigrate(&["runs", "show", &id, "--output", "json"]).await.succeeds();
+        serde_json::from_str(&shown.stdout).expect("stdout is one JSON value")
+    };
+    let shown = show().await;
+    let claims = shown["claims"].as_array().expect("it is a list");
+    assert_eq!(claims.len(), 1, "{claims:#?}");
+    let (claim, report) = (&claims[0], &claims[0]["report"]);
+    assert_eq!((&claim["fits"], &claim["swapped"], &claim["voided"]), (&true.into(), &true.into(), &Value::Null));
+    assert_eq!(report["claim"], format!("{}/data", w.ns));
+    assert_eq!(report["source"]["digest"], report["target"]["digest"]);
+    for (side, volume) in [("source", &shop.source), ("target", &w.pv_of("data").await)] {
+        assert_eq!(report[side]["uid"], volume["metadata"]["uid"], "{side}");
+        let texts = ["digest", "read_at", "handle"].map(|field| report[side][field].as_str().unwrap_or_default());
+        assert!(texts.iter().all(|text| !text.is_empty()), "{side}: {texts:?}");
+    }
+    let web = w.get("Deployment", "web").await;
+    let stopped = &report["workloads"][0];
+    assert_eq!((&stopped["uid"], &stopped["replicas"]), (&web["metadata"]["uid"], &1.into()));
+    // It was stopped with one generation and started with the next.
+    let generations = [&stopped["generation"], &web["metadata"]["generation"]].map(Value::as_i64);
+    assert!(generations[0].is_some_and(|then| then > 1) && generations[0] < generations[1], "{generations:?}");
+    assert!(report["nodes"].as_array().is_some_and(|nodes| nodes.len() == 1), "{report}");
+    assert!(report["watched_from"].as_str().is_some_and(|version| version.parse::<u64>().is_ok()), "{report}");
+    assert!(report["downtime_s"].as_f64().is_some_and(|seconds| seconds > 0.0), "{report}");
+    assert!(report["files"].as_u64().is_some_and(|files| files > 0) && report["waived"] == serde_json::json!({}));
+    let digest = claim["digest"].as_str().expect("it has one");
+    let text = w.pvmigrate(&["runs", "show", &id]).await.succeeds();
+    text.says(&format!("claim {}/data: the claim is on the target", w.ns)).says(&format!("{digest}: it fits")).done();
+    // Somebody makes the books look better.
+    let journal = dir.join("journal.jsonl");
+    let text = std::fs::read_to_string(&journal).expect("the journal can be read");
+    let (from, to) =
+        (format!("\"verified_at\":{}", report["verified_at"]), "\"verified_at\":\"2020-01-01T00:00:00.000Z\"");
+    assert!(text.contains(&from), "{from}");
+    std::fs::write(&journal, text.replace(&from, to)).expect("the journal can be written");
+    assert_eq!(show().await["claims"][0]["fits"], false);
+    w.pvmigrate(&["runs", "show", &id]).await.succeeds().says("IT DOES NOT FIT").done();
+});

@@ -187,3 +187,43 @@ cluster_test!(a_user_that_may_not_read_the_files_is_told_how_to_copy, async |w: 
     w.pvmigrate(&shop.args(&[])).await.succeeds().done();
     shop.has_moved().await;
 });
+
+cluster_test!(metadata_that_is_waived_may_be_lost_and_no_other, async |w: &World| {
+    let (from, to) = (w.class("slow").await, w.class("fast").await);
+    w.claim("data", &from, "64Mi", &["ReadWriteOnce"]).await;
+    w.exercise_deployment("web", 1, &[("data", "data")], opts().run_as(1000)).await;
+    let shop = open(w, from, to).await;
+    // Whoever copies as this user may give files to nobody else.
+    w.in_volume("data", |volume| {
+        for name in ["theirs", "theirs-too"] {
+            fs::write(volume.join(name), "x").unwrap();
+            std::os::unix::fs::chown(volume.join(name), Some(2000), Some(2000)).unwrap();
+        }
+    })
+    .await;
+    let go = async |more: &[&str]| {
+        let mut run = shop.start(more);
+        let made = freeze_at(&mut run, |event| event["t"] == "done" && event["op"] == "create_pvc").await;
+        // Nor set the time of a directory of somebody else's.
+        let target = made["out"]["metadata"]["name"].as_str().expect("a claim has a name").to_owned();
+        w.in_volume(&target, |volume| std::os::unix::fs::chown(volume, Some(1000), Some(1000)).unwrap()).await;
+        thaw(&run);
+        run.wait().await
+    };
+    let before = w.get("Deployment", "web").await["metadata"]["generation"].clone();
+    let refused = go(&["--run-as", "1000"]).await.exits(4);
+    refused.says("giving owner 2000:2000").says("--waive owner").says("is as it was found").done();
+    assert_eq!(w.get("Deployment", "web").await["metadata"]["generation"], before, "it was stopped");
+    // Another word is no help.
+    go(&["--run-as", "1000", "--waive", "acl,xattr"]).await.exits(4).done();
+    shop.is_on_the_source().await;
+    let moved = go(&["--run-as", "1000", "--waive", "owner,xattr", "--output", "json"]).await.succeeds();
+    let moved = moved.says("these are LOST: owner, xattr").says("without owner of");
+    let rows: Value = serde_json::from_str(&moved.stdout).expect("stdout is one JSON value");
+    let lost = rows[0]["waived"]["owner"].as_u64().expect("owners were lost");
+    assert!(lost >= 2 && rows[0]["waived"]["xattr"].is_null(), "{rows}");
+    let events = w.events();
+    let fact = events.iter().rfind(|event| event["out"]["fact"] == "verified").expect("it was verified");
+    assert_eq!(fact["out"]["waived"], rows[0]["waived"]);
+    shop.has_moved().await;
+});

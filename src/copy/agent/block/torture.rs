@@ -4,6 +4,7 @@ use super::super::copy::{Engine, Job, copy};
 use super::super::stop::Stop;
 use super::super::verify;
 use crate::copy::report::{CopyReport, FailKind, Mode, Pass, VerifyReport};
+use crate::copy::waive::Waive;
 use proptest::prelude::*;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -58,6 +59,7 @@ impl Bench {
             engine: Engine::Native,
             workers: None,
             bandwidth: None,
+            waive: Waive::NOTHING,
         }
     }
 
@@ -85,6 +87,7 @@ impl Bench {
             since,
             workers: None,
             totals: None,
+            waive: Waive::NOTHING,
         };
         verify::verify(&job, &Stop::new(), &mut |_| {})
     }
@@ -234,6 +237,7 @@ fn a_pass_that_is_told_to_stop_says_so_and_the_next_one_ends_it() {
         since: None,
         workers: None,
         totals: None,
+        waive: Waive::NOTHING,
     };
     assert_eq!(verify::verify(&job, &stop, &mut |_| {}).kind, Some(FailKind::Interrupted));
     bench.good(None);

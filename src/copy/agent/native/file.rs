@@ -130,7 +130,7 @@ impl Worker<'_> {
                 if seen(source) != seen(target) {
                     let (xattrs, _) = tree::xattrs(&dir.source, name)
                         .map_err(|e| Trouble::source("reading the attributes of", path, &e))?;
-                    found.entry(self.as_root).settle(&Node { xattrs, ..source.clone() })?;
+                    found.entry(self.as_root).settle(&Node { xattrs, ..source.clone() }, self.outcome)?;
                 }
                 return Ok(Made::Done);
             }
@@ -145,7 +145,8 @@ impl Worker<'_> {
         let Some(target) = held else {
             // One of several names of a file that is equal.
             self.stood_still(&file, found)?;
-            self.attributes(&file, path, &before).and_then(|source| found.entry(self.as_root).settle(&source))?;
+            let source = self.attributes(&file, path, &before)?;
+            found.entry(self.as_root).settle(&source, self.outcome)?;
             return Ok(Made::Done);
         };
         let open = Open { source: file, before, target, way };
@@ -224,7 +225,7 @@ impl Worker<'_> {
         self.stood_still(source, found)?;
         let source = self.attributes(source, &found.path, before)?;
         let is_bare = *way == Way::Fresh && !found.dir.inherits;
-        found.entry(self.as_root).settle_open(target, &source, is_bare)
+        found.entry(self.as_root).settle_open(target, &source, is_bare, self.outcome)
     }
 
     /// In a final pass nobody may have written to the source while it was read.

@@ -5,7 +5,8 @@
 //! it: so owner, attributes, mode, time. The time is what the next pass trusts, and is set last.
 
 use super::super::tree::{self, Detail, Node, Xattrs};
-use super::outcome::Trouble;
+use super::outcome::{Outcome, Trouble};
+use crate::copy::waive::{Kind, Waive};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use rustix::io::Errno;
 use std::ffi::OsStr;
@@ -48,28 +49,34 @@ impl Entry<'_> {
     /// Gives it everything that `source` has, which was read with all its details.
     ///
     /// # Errors
-    /// If the target cannot hold something of it.
-    pub fn settle(&self, source: &Node) -> Result<(), Trouble> {
-        self.settle_by(Way::Named, source, false)
+    /// If the target cannot hold something of it that was not waived.
+    pub fn settle(&self, source: &Node, outcome: &Outcome<'_>) -> Result<(), Trouble> {
+        self.settle_by(Way::Named, source, false, outcome)
     }
 
     /// The same for a regular file that is open for writing; `is_bare`: it was just made, and has no attributes.
     ///
     /// # Errors
     /// As [`Entry::settle`].
-    pub fn settle_open(&self, file: &OwnedFd, source: &Node, is_bare: bool) -> Result<(), Trouble> {
-        self.settle_by(Way::Open(file), source, is_bare)
+    pub fn settle_open(
+        &self,
+        file: &OwnedFd,
+        source: &Node,
+        is_bare: bool,
+        outcome: &Outcome<'_>,
+    ) -> Result<(), Trouble> {
+        self.settle_by(Way::Open(file), source, is_bare, outcome)
     }
 
     /// The same for the directory that is open as `dir`.
     ///
     /// # Errors
     /// As [`Entry::settle`].
-    pub fn settle_directory(&self, source: &Node) -> Result<(), Trouble> {
-        self.settle_by(Way::Open(self.dir), source, false)
+    pub fn settle_directory(&self, source: &Node, outcome: &Outcome<'_>) -> Result<(), Trouble> {
+        self.settle_by(Way::Open(self.dir), source, false, outcome)
     }
 
-    fn settle_by(&self, way: Way<'_>, source: &Node, is_bare: bool) -> Result<(), Trouble> {
+    fn settle_by(&self, way: Way<'_>, source: &Node, is_bare: bool, outcome: &Outcome<'_>) -> Result<(), Trouble> {
         let failed = |doing: &str, e: &io::Error| Trouble::target(doing, self.path, e);
         let mut held = self.read(way)?;
         if held.kind != source.kind {
@@ -77,6 +84,7 @@ impl Entry<'_> {
         }
         // A mode as of the file that was there before may be another one after this.
         let mut may_have_moved = false;
+        let mut without = Vec::new();
         if (held.uid, held.gid) != (source.uid, source.gid) {
             // Each only if it differs: who is not root may give a file to a group of his.
             let (uid, gid) = (Uid::from_raw(source.uid), Gid::from_raw(source.gid));
@@ -85,7 +93,15 @@ impl Entry<'_> {
                 Way::Named => rustix::fs::chownat(self.dir, self.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW),
                 Way::Open(file) => rustix::fs::fchown(file, uid, gid),
             };
-            given.map_err(|e| failed(&format!("giving owner {}:{} to", source.uid, source.gid), &e.into()))?;
+            let doing = format!("giving owner {}:{} to", source.uid, source.gid);
+            if let Err(trouble) = given.map_err(|e| failed(&doing, &e.into())) {
+                // What is set for another owner would run as whoever copies.
+                let runs_as_owner = held.kind == FileType::RegularFile && source.mode & 0o6000 != 0;
+                if runs_as_owner || !outcome.may_be_without(Kind::Owner, &trouble) {
+                    return Err(trouble);
+                }
+                without.push(Kind::Owner);
+            }
             // Only what is set for others may be taken by that.
             may_have_moved = held.mode & 0o6000 != 0;
         }
@@ -97,7 +113,7 @@ impl Entry<'_> {
             if !self.as_root && held.kind != FileType::Symlink && held.mode & 0o200 == 0 {
                 self.chmod_by(way, held.mode | 0o600).map_err(|e| failed("changing the mode of", &e))?;
             }
-            self.set_xattrs(way, &wanted, &had)?;
+            self.set_xattrs(way, &wanted, &had, outcome, &mut without)?;
             may_have_moved = true;
         }
         if may_have_moved {
@@ -111,6 +127,9 @@ impl Entry<'_> {
         // Some file systems take any of this for a change of content.
         if may_have_moved || held.mtime != source.mtime || held.uid != source.uid || held.gid != source.gid {
             self.set_mtime(way, source.mtime).map_err(|e| failed("setting the time of", &e))?;
+        }
+        if !without.is_empty() {
+            outcome.is_without(Waive::of(without));
         }
         Ok(())
     }
@@ -136,7 +155,22 @@ impl Entry<'_> {
         self.as_root || name.starts_with(b"user.") || name.starts_with(b"system.posix_acl_")
     }
 
-    fn set_xattrs(&self, way: Way<'_>, wanted: &[&Attribute], had: &[&Attribute]) -> Result<(), Trouble> {
+    fn set_xattrs(
+        &self,
+        way: Way<'_>,
+        wanted: &[&Attribute],
+        had: &[&Attribute],
+        outcome: &Outcome<'_>,
+        without: &mut Vec<Kind>,
+    ) -> Result<(), Trouble> {
+        let mut failed = |name: &[u8], error: &io::Error| {
+            let (kind, trouble) = (Kind::of_attribute(name), Trouble::attribute(name, self.path, error));
+            if !outcome.may_be_without(kind, &trouble) {
+                return Err(trouble);
+            }
+            without.push(kind);
+            Ok(())
+        };
         let named = self.in_proc();
         for (name, _) in had.iter().filter(|(name, _)| !wanted.iter().any(|(own, _)| own == name)) {
             let removed = match way {
@@ -145,7 +179,7 @@ impl Entry<'_> {
             };
             match removed {
                 Err(error) if error.raw_os_error() != Some(Errno::NODATA.raw_os_error()) => {
-                    return Err(Trouble::attribute(name, self.path, &error));
+                    failed(name, &error)?;
                 }
                 _ => {}
             }
@@ -158,7 +192,7 @@ impl Entry<'_> {
                     rustix::fs::fsetxattr(file, &name[..], value, XattrFlags::empty()).map_err(io::Error::from)
                 }
             };
-            set.map_err(|e| Trouble::attribute(name, self.path, &e))?;
+            set.or_else(|error| failed(name, &error))?;
         }
         Ok(())
     }

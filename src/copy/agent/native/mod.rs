@@ -26,6 +26,7 @@ use super::tree::{self, Detail, Names, Node, Root};
 use super::trust::{self, ALWAYS, Trust};
 use super::tune::Tuner;
 use crate::copy::report::{FailKind, Pass};
+use crate::copy::waive::Waive;
 use content::Buffers;
 use file::{Dir, Found, Large, Made, Worker};
 use links::{Claim, First, Links, id};
@@ -61,6 +62,8 @@ pub struct Job<'a> {
     pub workers: Option<usize>,
     /// Bytes of content per second at most.
     pub bandwidth: Option<u64>,
+    /// What the target may be without.
+    pub waive: Waive,
 }
 
 /// A volume that was not mounted, or the directory of another node, looks like this in any pass.
@@ -70,7 +73,7 @@ pub const SUDDENLY_EMPTY: &str = "the source is empty and the target is not: not
 
 /// Makes the target equal. What came of it is in the outcome; `see` is told how far it is.
 pub fn run<'a>(job: &Job<'_>, stop: &'a Stop, see: &mut dyn FnMut(Transfer)) -> Outcome<'a> {
-    let outcome = Outcome::new(job.pass, stop);
+    let outcome = Outcome::new(job.pass, job.waive, stop);
     let as_root = rustix::process::geteuid().is_root();
     let flush_each = !file_system::flush_tells(job.target);
     let pace = Pace::new(job.bandwidth);
@@ -277,7 +280,8 @@ impl Walk<'_> {
             late.push((dir.path.clone(), own.clone()));
             return Ok(());
         }
-        Entry { dir: &dir.target, name: b".", path: &dir.path, as_root: self.as_root }.settle_directory(own)
+        let entry = Entry { dir: &dir.target, name: b".", path: &dir.path, as_root: self.as_root };
+        entry.settle_directory(own, self.outcome)
     }
 
     /// Everything that was begun is over, or the pass is not.
@@ -297,7 +301,7 @@ impl Walk<'_> {
             let opened = self.job.target.open_in(&path, OFlags::DIRECTORY);
             let opened = opened.map_err(|e| Trouble::target("opening", &path, &e));
             self.tell(opened.and_then(|dir| {
-                Entry { dir: &dir, name: b".", path: &path, as_root: self.as_root }.settle_directory(&own)
+                Entry { dir: &dir, name: b".", path: &path, as_root: self.as_root }.settle_directory(&own, self.outcome)
             }));
         }
     }
@@ -495,7 +499,7 @@ impl Walk<'_> {
             };
             made.map_err(|e| failed(&e.into()))?;
         }
-        entry.settle(&now)
+        entry.settle(&now, self.outcome)
     }
 
     /// When nobody writes any more, what a network file system remembers is not good enough.

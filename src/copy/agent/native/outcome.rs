@@ -7,6 +7,7 @@ use super::super::rsync::{gravest, kind_of_errno};
 use super::super::stop::Stop;
 use super::super::{Failure, tree};
 use crate::copy::report::{FailKind, MESSAGES_MAX, Pass};
+use crate::copy::waive::{Kind, Waive, Waived};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -74,6 +75,7 @@ fn kind_of(error: &io::Error) -> FailKind {
 /// The shared account.
 pub struct Outcome<'a> {
     pub pass: Pass,
+    waive: Waive,
     stop: &'a Stop,
     /// Regular files of the source (names), and the sum of their sizes, hard-linked ones once.
     pub files: AtomicU64,
@@ -92,6 +94,8 @@ pub struct Outcome<'a> {
     pub vanished: AtomicU64,
     hopeless: AtomicBool,
     told: Mutex<Told>,
+    /// Entries of the target without what was waived.
+    waived: Mutex<Waived>,
 }
 
 #[derive(Default)]
@@ -101,9 +105,10 @@ struct Told {
 }
 
 impl<'a> Outcome<'a> {
-    pub fn new(pass: Pass, stop: &'a Stop) -> Self {
+    pub fn new(pass: Pass, waive: Waive, stop: &'a Stop) -> Self {
         Outcome {
             pass,
+            waive,
             stop,
             files: AtomicU64::new(0),
             bytes_found: AtomicU64::new(0),
@@ -117,7 +122,25 @@ impl<'a> Outcome<'a> {
             vanished: AtomicU64::new(0),
             hopeless: AtomicBool::new(false),
             told: Mutex::default(),
+            waived: Mutex::default(),
         }
+    }
+
+    /// True if the target may be without it: it was waived, and the error says that the target, or whoever copies, cannot.
+    pub fn may_be_without(&self, kind: Kind, trouble: &Trouble) -> bool {
+        self.waive.has(kind) && matches!(trouble.kind, FailKind::Permission | FailKind::MetadataUnsupported)
+    }
+
+    /// Counts an entry that is without these kinds.
+    pub fn is_without(&self, kinds: Waive) {
+        let mut waived = self.waived.lock().unwrap_or_else(PoisonError::into_inner);
+        for kind in kinds.kinds() {
+            *waived.entry(kind).or_default() += 1;
+        }
+    }
+
+    pub fn waived(&self) -> Waived {
+        self.waived.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Notes an error. The pass goes on with the next entry, unless that is of no use.
@@ -224,7 +247,7 @@ mod tests {
     fn the_gravest_error_is_the_verdict() {
         let failed = |pass, kinds: &[FailKind]| {
             let (stop, text) = (Stop::new(), String::new());
-            let outcome = Outcome::new(pass, &stop);
+            let outcome = Outcome::new(pass, Waive::NOTHING, &stop);
             kinds.iter().for_each(|kind| outcome.tell(Trouble { kind: *kind, text: text.clone() }));
             (outcome.failure().map(|failure| (failure.kind, failure.retryable)), outcome.is_over())
         };
@@ -248,7 +271,7 @@ mod tests {
     #[test]
     fn a_request_to_stop_is_the_verdict_before_all_others() {
         let stop = Stop::new();
-        let outcome = Outcome::new(Pass::Final, &stop);
+        let outcome = Outcome::new(Pass::Final, Waive::NOTHING, &stop);
         outcome.tell(Trouble::changed(b"a"));
         stop.request(15);
         assert!(outcome.is_over());

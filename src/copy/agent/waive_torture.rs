@@ -1,0 +1,138 @@
+//! Targets that cannot hold what the source has, and what of it may be waived; with each engine, on real file systems.
+
+use super::copy::{Engine, Job, copy};
+use super::stop::Stop;
+use super::torture::{ACL, Bench, benches, only_as_root};
+use crate::copy::report::{FailKind, Mode, Pass};
+use crate::copy::waive::{self, Kind, Waive, Waived};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// A file system without extended attributes and ACLs, as long as this lives.
+struct Bare(PathBuf);
+
+impl Bare {
+    fn on(dir: &Path) -> Bare {
+        let mounted = std::process::Command::new("mount").args(["-t", "ramfs", "none"]).arg(dir).status();
+        assert!(mounted.is_ok_and(|status| status.success()), "root can mount a ramfs");
+        Bare(dir.to_owned())
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        let _gone = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn what_the_target_cannot_hold_is_left_out_only_if_it_was_waived_and_then_counted() {
+    if !only_as_root() {
+        return;
+    }
+    for bench in benches() {
+        let _bare = Bare::on(&bench.target(""));
+        for name in ["both", "one", "plain"] {
+            fs::write(bench.source(name), name).unwrap();
+        }
+        for name in ["both", "one"] {
+            xattr::set(bench.source(name), "user.note", b"x").unwrap();
+        }
+        xattr::set(bench.source("both"), "user.other", b"y").unwrap();
+        xattr::set(bench.source("both"), "system.posix_acl_access", ACL).unwrap();
+        let pass = |kinds: &[Kind]| {
+            let job = Job { waive: Waive::of(kinds.iter().copied()), ..bench.job(Pass::Final, None) };
+            copy(&job, &Stop::new(), &mut |_| {})
+        };
+        for kinds in [&[][..], &[Kind::Acl], &[Kind::Xattr], &[Kind::Owner], &[Kind::Owner, Kind::Xattr]] {
+            let report = pass(kinds);
+            assert_eq!(
+                (report.ok, report.kind),
+                (false, Some(FailKind::MetadataUnsupported)),
+                "{kinds:?}: {report:#?}"
+            );
+        }
+        let both = [Kind::Acl, Kind::Xattr];
+        let report = pass(&both);
+        assert!(report.ok, "{report:#?}");
+        let counted = Waived::from([(Kind::Acl, 1), (Kind::Xattr, 2)]);
+        if bench.is_native() {
+            assert_eq!(report.waived, counted);
+        } else {
+            assert!(report.messages.iter().any(|line| line.contains("not asked for acl, xattr")), "{report:#?}");
+        }
+        let verified = |kinds: &[Kind]| bench.verify_without(Mode::Full, None, Waive::of(kinds.iter().copied()));
+        let report = verified(&both);
+        assert!(report.ok && report.source_digest == report.target_digest, "{report:#?}");
+        assert_eq!(report.waived, counted);
+        // Each of them alone says the other, and so do the digests.
+        for (kinds, waived, left) in [
+            (&[][..], Waived::new(), Waived::from([(Kind::Acl, 1), (Kind::Xattr, 3)])),
+            (&[Kind::Acl], Waived::from([(Kind::Acl, 1)]), Waived::from([(Kind::Xattr, 3)])),
+            (&[Kind::Xattr], Waived::from([(Kind::Xattr, 2)]), Waived::from([(Kind::Acl, 1)])),
+        ] {
+            let report = verified(kinds);
+            assert!(!report.ok && report.source_digest != report.target_digest, "{report:#?}");
+            assert_eq!((report.waived, report.differences_by_kind), (waived, left), "{kinds:?}");
+        }
+        // What was not named is a difference as ever.
+        for (what, spoil) in [
+            ("content", &(|| fs::write(bench.target("one"), "not").unwrap()) as &dyn Fn()),
+            ("mode", &|| fs::set_permissions(bench.target("plain"), Permissions::from_mode(0o601)).unwrap()),
+            ("uid", &|| std::os::unix::fs::chown(bench.target("plain"), Some(7), None).unwrap()),
+            ("missing", &|| fs::remove_file(bench.target("both")).unwrap()),
+        ] {
+            spoil();
+            let report = verified(&both);
+            assert!(!report.ok && report.source_digest != report.target_digest, "{what}: {report:#?}");
+            assert!(report.differences.iter().any(|d| d.what == what), "{what}: {report:#?}");
+        }
+    }
+}
+
+/// Of random trees: with a kind waived exactly its differences are missing.
+#[test]
+fn a_waiver_takes_its_kinds_out_of_the_differences_and_nothing_else() {
+    if !only_as_root() {
+        return;
+    }
+    let bench = Bench::in_memory(Engine::Native);
+    for seed in 0..20_u32 {
+        let mut random = seed.wrapping_mul(2_654_435_761) | 1;
+        let mut next = |n: u32| {
+            random ^= random << 13;
+            random ^= random >> 17;
+            random ^= random << 5;
+            random % n
+        };
+        for side in [bench.source(""), bench.target("")] {
+            for n in 0..8 {
+                let path = side.join(n.to_string());
+                fs::write(&path, if next(4) == 0 { "a" } else { "b" }).unwrap();
+                fs::set_permissions(&path, Permissions::from_mode(0o600 + next(2))).unwrap();
+                std::os::unix::fs::chown(&path, Some(next(2)), Some(next(2))).unwrap();
+                for (name, value) in [("user.a", &b"v"[..]), ("system.posix_acl_access", ACL)] {
+                    let _none = xattr::remove(&path, name);
+                    if next(2) == 0 {
+                        xattr::set(&path, name, value).unwrap();
+                    }
+                }
+            }
+        }
+        let plain = bench.verify(Mode::Full, None);
+        let others = plain.differences_total - plain.differences_by_kind.values().sum::<u64>();
+        for bits in 0..8_u32 {
+            let waive = Waive::of(waive::KINDS.into_iter().filter(|kind| (bits >> *kind as u32) & 1 == 1));
+            let report = bench.verify_without(Mode::Full, None, waive);
+            let left = plain.differences_by_kind.iter().filter(|(kind, _)| !waive.has(**kind));
+            assert_eq!(report.differences_total, others + left.map(|(_, n)| n).sum::<u64>(), "{seed} {waive:?}");
+            assert_eq!(report.ok, report.source_digest == report.target_digest, "{seed} {waive:?}");
+            let is_told = |kind: &Kind| {
+                let was = plain.differences_by_kind.contains_key(kind) && waive.has(*kind);
+                was == report.waived.contains_key(kind)
+            };
+            assert!(waive::KINDS.iter().all(is_told), "{seed} {waive:?}: {report:#?}");
+        }
+    }
+}
