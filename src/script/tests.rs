@@ -322,7 +322,7 @@ fn after_a_mismatch_the_next_final_pass_takes_nothing_for_unchanged() {
             [("spec".into(), spec.into())].into_iter().collect()
         });
         let script = r#"
-            let m = #{ key: "shop/data", pvc: #{ namespace: "shop", name: "data" }, target: #{ class: "fast" },
+            let m = #{ key: "shop/data", pvc: #{ namespace: "shop", name: "data", spec: #{} }, target: #{ class: "fast" },
                        target_pv: #{ name: "pv" }, since: "T", since_end: "T", hot_verified: "T", swapped: false };
             let stopped = #{ workload: #{ kind: "Deployment", metadata: #{ namespace: "shop", name: "web" } } };
             let opts = #{ tries: 5, at_once: 1, verify: "full", max_downtime: 0, finished_pods: "keep" };
