@@ -306,7 +306,9 @@ fn after_a_mismatch_the_next_final_pass_takes_nothing_for_unchanged() {
         });
         engine.register_fn("verify_copy", move |_: Dynamic, _: Dynamic, _: Map| -> Answer<Map> {
             let mut verified = verified.lock().unwrap();
-            let Some(kind) = kinds.get(*verified) else { return Ok(Map::new()) };
+            let Some(kind) = kinds.get(*verified) else {
+                return Ok([("waived".into(), Map::new().into())].into_iter().collect());
+            };
             *verified += 1;
             let thrown: Map = [("kind".into(), (*kind).into()), ("error".into(), "e".into())].into_iter().collect();
             Err(EvalAltResult::ErrorRuntime(thrown.into(), Position::NONE).into())
