@@ -33,6 +33,8 @@ struct Pass<'a> {
     pace: Pace,
     read: AtomicU64,
     written: AtomicU64,
+    /// A chunk could not be made: nobody waits for his turn any more.
+    failed: AtomicBool,
     /// The source has more than zeros.
     holds_data: AtomicBool,
     /// Zeros that the target must get, kept back until that is known.
@@ -50,6 +52,7 @@ pub fn run(job: Job<'_>, stop: &Stop, look: &mut dyn FnMut(Transfer)) -> Result<
         pace: Pace::new(job.bandwidth),
         read: AtomicU64::new(0),
         written: AtomicU64::new(0),
+        failed: AtomicBool::new(false),
         holds_data: AtomicBool::new(false),
         held_back: Mutex::default(),
     };
@@ -58,7 +61,9 @@ pub fn run(job: Job<'_>, stop: &Stop, look: &mut dyn FnMut(Transfer)) -> Result<
         look(Transfer { bytes, entries: None });
         bytes as f64
     };
-    each_chunk(job.source.size(), job.workers, stop, &mut seen, &|at, length, room| pass.chunk(at, length, room))?;
+    each_chunk(job.source.size(), job.workers, stop, &mut seen, &|at, length, room| {
+        pass.chunk(at, length, room).inspect_err(|_| pass.failed.store(true, Ordering::Relaxed))
+    })?;
     pass.release()?;
     Ok(pass.written.load(Ordering::Relaxed))
 }
@@ -66,7 +71,7 @@ pub fn run(job: Job<'_>, stop: &Stop, look: &mut dyn FnMut(Transfer)) -> Result<
 impl Pass<'_> {
     fn chunk(&self, at: u64, length: usize, [from, to]: &mut [Buffer; 2]) -> Result<(), Failure> {
         let Job { source, target, compare, .. } = self.job;
-        self.pace.pay(length as u64, self.stop, &|| false);
+        self.pace.pay(length as u64, self.stop, &|| self.failed.load(Ordering::Relaxed));
         source.read(at, length, from)?;
         let wanted = from.bytes(length);
         let zeros = wanted.chunks(BLOCK).filter(|block| is_zero(block)).count();
