@@ -174,6 +174,17 @@ pub struct CopyReport {
     pub messages: Vec<String>,
 }
 
+impl CopyReport {
+    /// Everything but the verdict speaks for it.
+    fn is_clean(&self) -> bool {
+        match self.kind {
+            None => self.exit == 0,
+            // rsync has codes of its own for that.
+            Some(kind) => kind == FailKind::Vanished && self.pass == Pass::Hot,
+        }
+    }
+}
+
 /// One thing that is not equal on both sides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
@@ -230,10 +241,27 @@ pub struct VerifyReport {
     pub messages: Vec<String>,
 }
 
+impl VerifyReport {
+    /// Everything but the verdict speaks for it.
+    fn is_clean(&self) -> bool {
+        let are_equal = !self.source_digest.is_empty() && self.source_digest == self.target_digest;
+        are_equal && self.kind.is_none() && self.differences.is_empty() && self.differences_total == 0
+    }
+}
+
 impl Line {
-    /// Reads a line of a copy pod's log; None if it is something else (stderr, a runtime's message, a torn line).
+    /// Reads a line of a copy pod's log; None if it is something else (stderr, a runtime's message, a torn line), or a
+    /// report that says of itself why it cannot be good.
     pub fn parse(text: &str) -> Option<Line> {
-        serde_json::from_str(text.trim()).ok()
+        serde_json::from_str(text.trim()).ok().filter(Line::is_consistent)
+    }
+
+    fn is_consistent(&self) -> bool {
+        match self {
+            Line::CopyReport(report) => !report.ok || report.is_clean(),
+            Line::VerifyReport(report) => !report.ok || report.is_clean(),
+            Line::Progress(_) | Line::Unknown => true,
+        }
     }
 
     /// One line of JSON without its line end.

@@ -165,7 +165,7 @@ fn wait(child: &mut Child, stop: &Stop) -> std::io::Result<ExitStatus> {
 
 /// Lines end with `\n` or, for progress, with `\r`: those must not wait for the next `\n`, which comes at the very end.
 /// What is no UTF-8 is replaced. Returns when the last process that holds the other end is gone.
-fn each_line(stream: impl Read, see: &mut dyn FnMut(&str)) {
+pub(super) fn each_line(stream: impl Read, see: &mut dyn FnMut(&str)) {
     let mut reader = BufReader::new(stream);
     let mut line = Vec::new();
     loop {

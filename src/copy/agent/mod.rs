@@ -12,6 +12,8 @@ mod crew;
 mod entry;
 pub mod exercise;
 mod file_system;
+#[cfg(test)]
+mod garbled;
 mod groups;
 mod hash;
 pub mod native;

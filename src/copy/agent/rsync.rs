@@ -151,7 +151,10 @@ fn kind_of_complaint(line: &str) -> Option<FailKind> {
         return None;
     }
     // The source changed while it was read: the second is what a file says that shrank.
-    if line.contains(" has vanished: ") || line.contains("failed verification -- update") {
+    // By their beginnings, as all else may be a file's name.
+    let is_gone = line.starts_with("file has vanished: ") || line.starts_with("directory has vanished: ");
+    let is_update = |line: &str| line.contains(" failed verification -- update ");
+    if is_gone || ["WARNING: ", "ERROR: "].iter().any(|start| line.starts_with(start) && is_update(line)) {
         return Some(FailKind::Vanished);
     }
     let number = line.trim_end().strip_suffix(')').and_then(|rest| rest.rsplit_once('(')).map(|(_, number)| number);
@@ -378,6 +381,10 @@ mod tests {
         let gone_acl =
             r#"rsync: [sender] get_acl: sys_acl_get_file(a, ACL_TYPE_ACCESS): No such file or directory (2)"#;
         let full = r#"rsync: [receiver] write failed on "/dst/a": No space left on device (28)"#;
+        let named_gone = r#"rsync: [generator] chown "/dst/a has vanished: b" failed: Operation not permitted (1)"#;
+        let named_update =
+            r#"rsync: [generator] chown "/dst/failed verification -- update c" failed: Operation not permitted (1)"#;
+        let update = "WARNING: a failed verification -- update discarded (will try again).";
         let denied = r#"rsync: [generator] chown "/dst/a" failed: Operation not permitted (1)"#;
         let no_acl = r#"rsync: [receiver] set_acl: sys_acl_set_file(a, ACL_TYPE_ACCESS): Operation not supported (95)"#;
         let fat_xattr =
@@ -396,6 +403,8 @@ mod tests {
             (23, Pass::Hot, vec![no_acl, denied, end], failed(MetadataUnsupported, false)),
             (23, Pass::Hot, vec![fat_xattr, end], failed(MetadataUnsupported, false)),
             (23, Pass::Final, vec![eio, end], failed(Io, true)),
+            (23, Pass::Hot, vec![named_gone, end], failed(Permission, false)),
+            (23, Pass::Hot, vec![named_update, end], failed(Permission, false)),
             (11, Pass::Hot, vec![full], failed(NoSpace, false)),
             (12, Pass::Hot, vec![full], failed(NoSpace, false)),
             (12, Pass::Hot, vec![], failed(Io, true)),
@@ -413,7 +422,7 @@ mod tests {
             };
             assert_eq!(verdict, wanted, "{code} {lines:?}");
         }
-        for (code, line) in [(24, gone), (23, gone_acl), (23, shrank)] {
+        for (code, line) in [(24, gone), (23, gone_acl), (23, shrank), (23, update)] {
             assert_eq!(judge(code, Pass::Hot, &complaints(&[line, end])), Verdict::Vanished, "{line}");
         }
     }

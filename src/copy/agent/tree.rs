@@ -412,7 +412,7 @@ impl Names {
         &self.letters[start as usize..][..usize::from(length)]
     }
 
-    fn push(&mut self, name: &[u8]) -> io::Result<()> {
+    pub fn push(&mut self, name: &[u8]) -> io::Result<()> {
         let too_many = |_| io::Error::other("more names than fit into memory");
         let start = u32::try_from(self.letters.len()).map_err(too_many)?;
         let length = u16::try_from(name.len()).map_err(too_many)?;
@@ -421,7 +421,7 @@ impl Names {
         Ok(())
     }
 
-    fn sort(&mut self) {
+    pub fn sort(&mut self) {
         let Names { letters, at } = self;
         let cut = |(start, length): (u32, u16)| &letters[start as usize..][..usize::from(length)];
         at.sort_unstable_by(|a, b| cut(*a).cmp(cut(*b)));

@@ -1,0 +1,322 @@
+//! What the readers of lines make of lines that nobody wrote like that: any bytes, and good lines that were cut, flipped,
+//! repeated and spliced.
+//!
+//! What must stay true: nobody panics; a bad report never turns into a good one; what was written is read back.
+
+use super::child::each_line;
+use super::rsync::{Complaints, Stats, Transfer, Verdict, judge, parse_progress};
+use super::tree::{Names, merge};
+use super::trust::Trust;
+use super::{SLACK_S, stamp};
+use crate::copy::report::{
+    CopyReport, DIFFERENCES_MAX, Difference, FailKind, Line, MESSAGES_MAX, Mode, Pass, Phase, Progress, VerifyReport,
+};
+use jiff::Timestamp;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use std::collections::BTreeSet;
+
+/// What happens to bytes on their way.
+#[derive(Clone, Debug)]
+enum Damage {
+    Flip(Index, u8),
+    /// A part is gone.
+    Cut(Index, Index),
+    /// Only a part is left.
+    Keep(Index, Index),
+    Repeat(Index, Index),
+    /// A part stands in another place as well.
+    Splice(Index, Index, Index),
+}
+
+fn damage() -> impl Strategy<Value = Vec<Damage>> {
+    let at = any::<Index>;
+    let one = prop_oneof![
+        (at(), 0..8u8).prop_map(|(at, bit)| Damage::Flip(at, bit)),
+        (at(), at()).prop_map(|(from, to)| Damage::Cut(from, to)),
+        (at(), at()).prop_map(|(from, to)| Damage::Keep(from, to)),
+        (at(), at()).prop_map(|(from, to)| Damage::Repeat(from, to)),
+        (at(), at(), at()).prop_map(|(from, to, into)| Damage::Splice(from, to, into)),
+    ];
+    vec(one, 1..4)
+}
+
+fn damaged(text: &str, damage: &[Damage]) -> String {
+    let mut bytes = text.as_bytes().to_vec();
+    for one in damage {
+        let length = bytes.len();
+        let place = |at: &Index| at.index(length + 1);
+        let range = |a: &Index, b: &Index| place(a).min(place(b))..place(a).max(place(b));
+        match one {
+            Damage::Flip(at, bit) if length > 0 => bytes[at.index(length)] ^= 1 << bit,
+            Damage::Flip(..) => {}
+            Damage::Cut(a, b) => drop(bytes.drain(range(a, b))),
+            Damage::Keep(a, b) => bytes = bytes[range(a, b)].to_vec(),
+            Damage::Repeat(a, b) => bytes = [&bytes[..range(a, b).end], &bytes[range(a, b).start..]].concat(),
+            Damage::Splice(a, b, into) => {
+                let part = bytes[range(a, b)].to_vec();
+                bytes.splice(place(into)..place(into), part);
+            }
+        }
+    }
+    // As logs are read.
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn kind() -> impl Strategy<Value = FailKind> {
+    use FailKind::*;
+    select(vec![
+        NoSpace,
+        Quota,
+        ReadOnly,
+        Permission,
+        Vanished,
+        Partial,
+        Io,
+        MetadataUnsupported,
+        Interrupted,
+        Usage,
+        TargetTooSmall,
+        Other,
+    ])
+}
+
+fn time() -> impl Strategy<Value = Timestamp> {
+    // Of the years that four digits say.
+    (-62_135_596_800..253_402_300_000_i64, 0..1_000_000_000_i32)
+        .prop_map(|(second, nanosecond)| Timestamp::new(second, nanosecond).unwrap())
+}
+
+prop_compose! {
+    fn copy_report()(
+        (ok, is_final, retryable, is_gone) in any::<(bool, bool, bool, bool)>(),
+        (exit, kind) in (1..200i32, option::of(kind())),
+        numbers in any::<[u64; 6]>(),
+        (began, ended, eighths) in (time(), time(), any::<u32>()),
+        (meaning, messages) in (any::<String>(), vec(any::<String>(), 0..MESSAGES_MAX)),
+    ) -> CopyReport {
+        let pass = if is_final { Pass::Final } else { Pass::Hot };
+        let (exit, kind) = match ok {
+            true if is_gone && pass == Pass::Hot => (24, Some(FailKind::Vanished)),
+            true => (0, None),
+            false => (exit, kind),
+        };
+        let [files_total, bytes_total, files_copied, bytes_copied, files_deleted, reread] = numbers;
+        CopyReport {
+            ok, pass, engine: "native".into(), exit, meaning, kind, retryable,
+            started_at: stamp(began), ended_at: stamp(ended), seconds: f64::from(eighths) / 8.0,
+            files_total, bytes_total, files_copied, bytes_copied, files_deleted, reread, messages,
+        }
+    }
+}
+
+prop_compose! {
+    fn difference()(path in any::<String>(), what in any::<String>(), (source, target) in any::<(String, String)>()) -> Difference {
+        Difference { path, what, source, target }
+    }
+}
+
+prop_compose! {
+    fn verify_report()(
+        ok in any::<bool>(),
+        mode in select(vec![Mode::Full, Mode::Changed, Mode::Metadata]),
+        kind in option::of(kind()),
+        [files, bytes, hashed_files, hashed_bytes] in any::<[u64; 4]>(),
+        (began, eighths, digests) in (time(), any::<u32>(), any::<[u8; 2]>()),
+        (differences, more) in (vec(difference(), 0..DIFFERENCES_MAX), 0..9u64),
+        messages in vec(any::<String>(), 0..MESSAGES_MAX),
+    ) -> VerifyReport {
+        let digest = |n: u8| blake3::hash(&[n]).to_hex().to_string();
+        let differences = if ok { Vec::new() } else { differences };
+        VerifyReport {
+            ok, mode,
+            source_digest: digest(digests[0]), target_digest: digest(digests[usize::from(!ok)]),
+            files, bytes, hashed_files, hashed_bytes,
+            source_read_at: stamp(began), target_read_at: stamp(began), seconds: f64::from(eighths) / 8.0,
+            kind: kind.filter(|_| !ok),
+            differences_total: if ok { 0 } else { differences.len() as u64 + more },
+            differences, messages,
+        }
+    }
+}
+
+prop_compose! {
+    fn progress()(
+        phase in select(vec![Phase::Sync, Phase::Scan, Phase::Reread, Phase::Copy, Phase::Verify]),
+        pass in select(vec![None, Some(Pass::Hot), Some(Pass::Final)]),
+        [files, files_total, bytes, bytes_total, rate_bytes_s] in any::<[u64; 5]>(),
+        eta_s in any::<Option<u64>>(),
+    ) -> Progress {
+        Progress { phase, pass, files, files_total, bytes, bytes_total, rate_bytes_s, eta_s }
+    }
+}
+
+fn line() -> impl Strategy<Value = Line> {
+    prop_oneof![
+        copy_report().prop_map(Line::CopyReport),
+        verify_report().prop_map(Line::VerifyReport),
+        progress().prop_map(Line::Progress),
+    ]
+}
+
+/// True if somebody who reads it goes on.
+fn is_good(line: Option<&Line>) -> bool {
+    match line {
+        Some(Line::CopyReport(report)) => report.ok,
+        Some(Line::VerifyReport(report)) => report.ok,
+        Some(Line::Progress(_) | Line::Unknown) | None => false,
+    }
+}
+
+/// What decides.
+fn verdict(line: &Line) -> (bool, Option<FailKind>, Option<bool>, u64, String) {
+    match line {
+        Line::CopyReport(r) => (r.ok, r.kind, Some(r.retryable), r.files_total, r.started_at.clone()),
+        Line::VerifyReport(r) => {
+            (r.ok, r.kind, None, r.differences_total, format!("{} {}", r.source_digest, r.target_digest))
+        }
+        Line::Progress(_) | Line::Unknown => (false, None, None, 0, String::new()),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_line_is_read_as_it_was_written(line in line()) {
+        let text = line.to_json();
+        prop_assert!(!text.contains('\n'));
+        prop_assert_eq!(Line::parse(&text), Some(line));
+    }
+
+    #[test]
+    fn a_bad_report_never_becomes_a_good_one(line in line(), damage in damage()) {
+        prop_assume!(!is_good(Some(&line)));
+        let text = damaged(&line.to_json(), &damage);
+        prop_assert!(!is_good(Line::parse(&text).as_ref()), "{text}");
+    }
+
+    #[test]
+    fn a_report_that_is_cut_anywhere_is_none(line in line(), at in any::<Index>()) {
+        let text = line.to_json();
+        let at = text.floor_char_boundary(at.index(text.len()));
+        prop_assert_eq!(Line::parse(&text[..at]), None);
+        prop_assert!(at == 0 || Line::parse(&text[at..]).is_none());
+    }
+
+    #[test]
+    fn a_report_that_contradicts_itself_is_none(report in verify_report(), copy in copy_report()) {
+        let is_good = report.ok;
+        prop_assert_eq!(Line::parse(&Line::VerifyReport(VerifyReport { ok: true, ..report }).to_json()).is_some(), is_good);
+        let is_good = copy.ok || (copy.kind == Some(FailKind::Vanished) && copy.pass == Pass::Hot);
+        prop_assert_eq!(Line::parse(&Line::CopyReport(CopyReport { ok: true, ..copy }).to_json()).is_some(), is_good);
+    }
+
+    #[test]
+    fn what_is_shortened_fits_and_says_the_same(line in line(), limit in 900..5000usize) {
+        let text = line.clone().to_json_within(limit);
+        prop_assert!(text.len() <= limit, "{} bytes, not {limit}", text.len());
+        prop_assert_eq!(Line::parse(&text).map(|line| verdict(&line)), Some(verdict(&line)));
+    }
+
+    #[test]
+    fn any_bytes_are_read(bytes in vec(any::<u8>(), 0..2000), code in 1..300i32, is_final in any::<bool>()) {
+        prop_assert!(!is_good(Line::parse(&String::from_utf8_lossy(&bytes)).as_ref()));
+        let (mut complaints, mut stats) = (Complaints::default(), Stats::default());
+        each_line(&bytes[..], &mut |line| {
+            parse_progress(line);
+            stats.take(line);
+            complaints.add(line);
+        });
+        prop_assert!(complaints.first.len() <= MESSAGES_MAX);
+        prop_assert!(complaints.first.iter().all(|line| !line.chars().any(|c| c.is_control() && c != '\t')));
+        let pass = if is_final { Pass::Final } else { Pass::Hot };
+        let verdict = judge(code, pass, &complaints);
+        // No line that rsync does not write makes a failure a success.
+        let is_fine = code == 24 && pass == Pass::Hot;
+        prop_assert_eq!(matches!(verdict, Verdict::Failed(_)), !is_fine);
+    }
+
+    #[test]
+    fn a_name_in_a_complaint_says_nothing(name in prop_oneof![
+        any::<String>(),
+        (any::<String>(), select(vec![" has vanished: ", " failed verification -- update ", ": No space left on device (28)"]), any::<String>())
+            .prop_map(|(a, b, c)| format!("{a}{b}{c}")),
+    ]) {
+        let name: String = name.chars().filter(|c| !c.is_control()).collect();
+        let mut complaints = Complaints::default();
+        complaints.add(&format!("rsync: [generator] chown \"/target/{name}\" failed: Operation not permitted (1)"));
+        prop_assert_eq!(complaints.kinds, [FailKind::Permission]);
+    }
+
+    #[test]
+    fn rsyncs_numbers_are_read_as_they_were_written(
+        bytes in any::<u64>(), percent in 0..200u8, entries in option::of((any::<u64>(), any::<u64>())), damage in damage(),
+    ) {
+        let (left, all) = entries.map_or((0, 0), |(a, b)| (a.min(b), a.max(b)));
+        let bracket = entries.map_or(String::new(), |_| format!(" (xfr#3, ir-chk={left}/{all})"));
+        let line = format!("{:>15} {percent:>3}%  122.21MB/s    0:00:01{bracket}", with_commas(bytes));
+        let wanted = Transfer { bytes, entries: entries.map(|_| (all - left, all)) };
+        prop_assert_eq!(parse_progress(&line), Some(wanted));
+        parse_progress(&damaged(&line, &damage));
+        let mut stats = Stats::default();
+        let line = format!("Total transferred file size: {} bytes", with_commas(bytes));
+        prop_assert!(stats.take(&line));
+        prop_assert_eq!(stats.bytes_copied, bytes);
+        stats.take(&damaged(&line, &damage));
+    }
+
+    #[test]
+    fn a_time_is_read_as_it_was_written(time in time(), damage in damage(), any in any::<String>()) {
+        prop_assert_eq!(stamp(time).parse::<Timestamp>().ok(), Some(time));
+        for text in [damaged(&stamp(time), &damage), any] {
+            // What is no time is refused, and what is one can be reckoned with.
+            if let Ok(time) = text.parse::<Timestamp>() {
+                let trust = Trust::after(Some(time), Some(time));
+                let from = time.as_nanosecond() - i128::from(SLACK_S) * 1_000_000_000;
+                prop_assert_eq!(trust, Trust::from(from, from));
+            }
+        }
+    }
+
+    #[test]
+    fn packed_names_are_the_names(sides in [vec(name(), 0..60), vec(name(), 0..60)]) {
+        let packed = [0, 1].map(|side: usize| {
+            let mut names = Names::default();
+            sides[side].iter().for_each(|name| names.push(name).unwrap());
+            names.sort();
+            names
+        });
+        let sets = [0, 1].map(|side: usize| sides[side].iter().map(Vec::as_slice).collect::<BTreeSet<&[u8]>>());
+        for (names, set) in packed.iter().zip(&sets) {
+            prop_assert_eq!(names.iter().collect::<Vec<_>>(), set.iter().copied().collect::<Vec<_>>());
+            prop_assert!(names.len() == set.len() && names.is_empty() == set.is_empty());
+            prop_assert!((0..names.len()).all(|n| set.contains(names.get(n))));
+        }
+        let merged: Vec<_> = merge(&packed[0], &packed[1]).map(|n| (n.bytes, n.in_source, n.in_target)).collect();
+        let wanted: Vec<_> = sets[0].union(&sets[1]).map(|n| (*n, sets[0].contains(n), sets[1].contains(n))).collect();
+        prop_assert_eq!(merged, wanted);
+    }
+}
+
+/// Few letters, so that names begin alike and are there twice; short and as long as names may be.
+fn name() -> impl Strategy<Value = Vec<u8>> {
+    prop_oneof![
+        vec(select(b"ab\xff".to_vec()), 1..5),
+        vec(any::<u8>().prop_filter("no name has these", |byte| !matches!(byte, 0 | b'/')), 1..255),
+    ]
+}
+
+fn with_commas(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (n, digit) in digits.chars().enumerate() {
+        if n > 0 && (digits.len() - n) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
