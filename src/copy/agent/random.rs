@@ -2,9 +2,10 @@
 
 use super::copy::Engine;
 use super::stop::Stop;
-use super::torture::{Bench, kept, raw, set_mtime};
+use super::torture::{Bench, Volume, kept, raw, set_mtime, with_rsync};
 use crate::copy::report::{FailKind, Pass};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use rustix::fs::{CWD, FileType};
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt, lchown, symlink};
@@ -121,28 +122,80 @@ fn apply_one(root: &Path, edit: &Edit) -> Option<()> {
     Some(())
 }
 
+/// What happens to a source, and to the target in the end.
+#[derive(Clone, Debug)]
+struct Story {
+    first: Vec<Edit>,
+    between: Vec<Edit>,
+    last: Vec<Edit>,
+    strange: Vec<Edit>,
+    /// When the pass in the middle is interrupted, if it takes so long.
+    looks: u64,
+}
+
+fn story() -> impl Strategy<Value = Story> {
+    (edits(), edits(), edits(), edits(), 1..200u64).prop_map(|(first, between, last, strange, looks)| Story {
+        first,
+        between,
+        last,
+        strange,
+        looks,
+    })
+}
+
+fn becomes(bench: &Bench, story: &Story) -> Result<(), TestCaseError> {
+    let Story { first, between, last, strange, looks } = story;
+    // A source that is suddenly empty is refused.
+    fs::write(bench.source("always"), "x").unwrap();
+    apply(&bench.source(""), first);
+    let hot = bench.good(Pass::Hot, None);
+    bench.equal();
+    apply(&bench.source(""), between);
+    let stopped = bench.stopped_pass(Pass::Hot, Some(&hot), &Stop::at_look(*looks));
+    prop_assert!(stopped.ok || stopped.kind == Some(FailKind::Interrupted), "{stopped:?}");
+    apply(&bench.source(""), last);
+    bench.good(Pass::Final, Some(&hot));
+    bench.equal();
+    // What somebody else did to the target is undone by whoever trusts nothing.
+    apply(&bench.target(""), strange);
+    bench.good(Pass::Final, None);
+    bench.equal();
+    Ok(())
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config(24))]
 
     #[test]
-    fn any_tree_becomes_any_other(
-        first in edits(), between in edits(), strange in edits(), last in edits(), looks in 1..200u64,
-    ) {
-        let bench = Bench::in_memory(Engine::Native);
-        // A source that is suddenly empty is refused.
-        fs::write(bench.source("always"), "x").unwrap();
-        apply(&bench.source(""), &first);
-        let hot = bench.good(Pass::Hot, None);
-        bench.equal();
-        apply(&bench.source(""), &between);
-        let stopped = bench.stopped_pass(Pass::Hot, Some(&hot), &Stop::at_look(looks));
-        prop_assert!(stopped.ok || stopped.kind == Some(FailKind::Interrupted), "{stopped:?}");
-        apply(&bench.source(""), &last);
-        bench.good(Pass::Final, Some(&hot));
-        bench.equal();
-        // What somebody else did to the target is undone by whoever trusts nothing.
-        apply(&bench.target(""), &strange);
-        bench.good(Pass::Final, None);
-        bench.equal();
+    fn any_tree_becomes_any_other(story in story()) {
+        becomes(&Bench::in_memory(Engine::Native), &story)?;
     }
+}
+
+#[test]
+fn any_tree_becomes_any_other_where_blocks_are_shared() {
+    for kind in ["btrfs", "xfs"] {
+        let Some(volume) = Volume::new(kind) else { continue };
+        let told = TestRunner::new(config(6)).run(&story(), |story| {
+            let dir = tempfile::tempdir_in(volume.place()).unwrap();
+            becomes(&Bench::inside(dir, Engine::Native), &story)
+        });
+        assert!(told.is_ok(), "{kind}: {}", told.unwrap_err());
+    }
+}
+
+/// Without hard links: rsync keeps the names of a broken one together if only their metadata differ.
+#[test]
+fn any_tree_becomes_any_other_with_rsync() {
+    let told = TestRunner::new(config(8)).run(&story(), |mut story| {
+        for edits in [&mut story.first, &mut story.between, &mut story.last, &mut story.strange] {
+            edits.retain(|edit| !matches!(edit, Edit::Link(..)));
+        }
+        becomes(&Bench::in_memory(with_rsync()), &story)
+    });
+    assert!(told.is_ok(), "{}", told.unwrap_err());
 }

@@ -95,52 +95,12 @@ mod tests {
     use crate::copy::agent::copy::{Engine, Job, copy};
     use crate::copy::agent::pages::Pages;
     use crate::copy::agent::stop::Stop;
-    use crate::copy::agent::torture::{Bench, set_mtime};
+    use crate::copy::agent::torture::{Bench, Volume, set_mtime};
     use crate::copy::report::Pass;
     use std::fs::{self, File};
     use std::os::unix::fs::{FileExt, MetadataExt};
     use std::path::{Path, PathBuf};
     use std::process::Command;
-
-    /// A file system of its own, in a file.
-    struct Volume {
-        dir: tempfile::TempDir,
-    }
-
-    impl Volume {
-        /// None if this machine cannot make one of this kind.
-        fn new(kind: &str) -> Option<Volume> {
-            let volume = Volume { dir: tempfile::tempdir().unwrap() };
-            let image = volume.dir.path().join("image");
-            File::create(&image).unwrap().set_len(512 << 20).unwrap();
-            fs::create_dir(volume.place()).unwrap();
-            let ran = |program: &str, args: &[&Path]| {
-                Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
-            };
-            let is_made = ran(&format!("mkfs.{kind}"), &[Path::new("-q"), &image])
-                && ran("mount", &[Path::new("-o"), Path::new("loop"), &image, &volume.place()]);
-            if !is_made {
-                println!("skipped: a volume with {kind} cannot be made here");
-            }
-            is_made.then_some(volume)
-        }
-
-        fn place(&self) -> PathBuf {
-            self.dir.path().join("place")
-        }
-
-        fn used(&self) -> u64 {
-            let stat = rustix::fs::statvfs(&self.place()).unwrap();
-            (stat.f_blocks - stat.f_bfree) * stat.f_frsize
-        }
-    }
-
-    impl Drop for Volume {
-        fn drop(&mut self) {
-            // It may not be mounted.
-            Command::new("umount").arg(self.place()).output().unwrap();
-        }
-    }
 
     /// Bytes that are nowhere twice, so that nothing makes them fewer.
     fn noise(bytes: usize, seed: u64) -> Vec<u8> {
