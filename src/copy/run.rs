@@ -1,6 +1,7 @@
 //! Seeing a pod of ours through: made, followed, its report journaled, removed. Works on with whatever an earlier
 //! process left: a pod that went on while we were dead is followed again.
 
+use super::agent::native::SUDDENLY_EMPTY;
 use super::end::{self, Lost, Next};
 use super::pod::{PodPlan, render};
 use super::report::{CopyReport, FailKind, Line, VerifyReport};
@@ -253,13 +254,13 @@ async fn follow(door: &Door, plan: &PodPlan, made: &Json, who: &str, voice: &Arc
                     }
                 }
                 _ => match stuck(pod) {
-                    Some((why, patience)) => {
-                        if stuck_by.get_or_insert_with(|| Clock.deadline(patience)).passed() || patience.is_zero() {
-                            return Seen::Hopeless(cannot_start(&pod_name, &why));
-                        }
+                    Some((why, patience))
+                        if patience.is_zero() || stuck_by.get_or_insert_with(|| Clock.deadline(patience)).passed() =>
+                    {
+                        return Seen::Hopeless(cannot_start(&pod_name, &why));
                     }
                     None if start_by.passed() => return Seen::Hopeless(not_started(&pod_name, &pending(pod))),
-                    None => {}
+                    _ => {}
                 },
             }
             Seen::NotYet(pending(pod))
@@ -436,6 +437,9 @@ pub fn copy_problem(report: &Json, who: &str) -> Problem {
             problem.hint("the target's file system cannot hold this metadata: choose another class").hint(WAIVE)
         }
         Some(FailKind::Vanished) => problem.hint("somebody writes to the source: stop them first"),
+        _ if meaning == SUDDENLY_EMPTY => problem
+            .hint("see whether the volume is what it should be: one that is not mounted looks empty")
+            .hint("if it is meant to be empty, begin with an empty target: a unit that is begun anew does"),
         _ => problem,
     }
 }
@@ -458,6 +462,12 @@ pub fn verify_problem(report: &Json, who: &str) -> Problem {
             format!("{who}: source and target differ in {} places", report.differences_total),
         ),
     };
+    let kinds: Vec<&str> = report.differences_by_kind.keys().map(|kind| kind.word()).collect();
+    if !kinds.is_empty() && report.differences_by_kind.values().sum::<u64>() == report.differences_total {
+        let words = kinds.join(",");
+        problem =
+            problem.hint(format!("the target does not keep this metadata: choose another class, or --waive {words}"));
+    }
     for d in report.differences.iter().take(10) {
         problem =
             problem.quote(format!("{}: {} is {} in the source, {} in the target", d.path, d.what, d.source, d.target));

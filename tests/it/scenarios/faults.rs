@@ -503,3 +503,35 @@ async fn has_ended(w: &World, pod: &str) {
     };
     w.until("the pod to end", LONG, over).await;
 }
+
+// As if it were not mounted, or were another node's directory.
+cluster_test!(lab "its workload must not see it" a_source_that_is_suddenly_empty_empties_nothing_and_goes_back, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    w.in_volume("data", |volume| std::fs::write(volume.join("precious"), "x").unwrap()).await;
+    let mut run = shop.start(&[]);
+    freeze_at(&mut run, |event| is(event, "done", ".stop")).await;
+    w.gone_pods("web").await;
+    let aside = w.dir().join("aside");
+    let put = |from: &Path, to: &Path| {
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::rename(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    };
+    std::fs::create_dir(&aside).unwrap();
+    w.in_volume("data", |volume| put(volume, &aside)).await;
+    thaw(&run);
+    // Before anything is started on it again.
+    let (_, step) = copy_pod(&mut run, "final").await;
+    run.wait_for_event(|event| is(event, "beat", &step)).await;
+    run.signal(Signal::STOP);
+    w.in_volume("data", |volume| put(&aside, volume)).await;
+    thaw(&run);
+    let failed = run.wait().await.exits(4);
+    failed.says("the source is empty and the target is not").says("started again on the source").says("is as it was found").done();
+    shop.is_on_the_source().await;
+    assert_eq!(w.leftovers().await, Vec::<String>::new());
+    w.pvmigrate(&["resume"]).await.succeeds().done();
+    shop.has_moved().await;
+    assert!(w.digest("data").await.files.contains_key("precious"));
+});

@@ -2,7 +2,7 @@
 
 use super::shop::copy_pod;
 use crate::world::{World, cluster_test, opts};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::os::unix::fs::FileExt;
 
 cluster_test!(a_statefulset_and_a_deployment_move_from_slow_to_fast, async |w: &World| {
@@ -179,4 +179,18 @@ table(rows, #{ columns: ["claim", "bytes"] });
     w.pvmigrate(&["run", &script, "--in", &w.ns, "--label", "x1"]).await.succeeds().says("67108864").done();
     assert_eq!(w.get("Deployment", "web").await["metadata"]["labels"]["site"], "x1");
     w.still_intact().await;
+});
+
+cluster_test!(an_empty_volume_is_moved_like_any_other, async |w: &World| {
+    let (from, to) = (w.class("slow").await, w.class("fast").await);
+    w.claim("data", &from, "16Mi", &["ReadWriteOnce"]).await;
+    w.ready("pvc", "data").await;
+    let image = w.image();
+    let words =
+        ["run", "sc-migrate", "--source-sc", &from, "--dest-sc", &to, "--image", &image, "--yes", "--output", "json"];
+    let moved = w.pvmigrate(&words).await.succeeds();
+    let rows: Value = serde_json::from_str(&moved.stdout).expect("stdout is one JSON value");
+    assert_eq!((&rows[0]["files"], &rows[0]["verified"]), (&0.into(), &"full".into()), "{rows}");
+    assert_eq!(w.pv_of("data").await["spec"]["storageClassName"], to.as_str());
+    assert_eq!(w.leftovers().await, Vec::<String>::new());
 });
