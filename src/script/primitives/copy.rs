@@ -7,6 +7,7 @@ use crate::cluster::pv::{Backend, Pv};
 use crate::cluster::pvc::Pvc;
 use crate::cluster::{Fact, known, text, workload};
 use crate::copy::agent;
+use crate::copy::hot;
 use crate::copy::plan::{Placement, node};
 use crate::copy::pod::{How, PodPlan, Task, check_patch};
 use crate::copy::run;
@@ -208,6 +209,19 @@ async fn ready_among(step: &Step, nodes: &BTreeSet<String>) -> Result<BTreeSet<S
     Ok(ready)
 }
 
+/// Those of the nodes on which the pod may start: when nobody uses a volume any more, it may be used elsewhere.
+async fn open_to(step: &Step, nodes: BTreeSet<String>, plan: &PodPlan) -> Result<BTreeSet<String>, Problem> {
+    let tolerations = hot::tolerations(&plan.like, &plan.patch);
+    let mut open = BTreeSet::new();
+    for name in nodes {
+        let node = step.find("Node", "", &name).await?;
+        if node.is_some_and(|node| hot::closed(&node, &tolerations).is_none()) {
+            open.insert(name);
+        }
+    }
+    Ok(open)
+}
+
 fn is_final(args: &Args) -> Result<bool, Problem> {
     match args.option_text("pass").unwrap_or("hot") {
         "hot" => Ok(false),
@@ -299,7 +313,7 @@ async fn run_copy_pod(step: Step, args: Args) -> Result<Json, Problem> {
         step.guarding(door.watch_over(&source)).await?;
         let clean = run::nodes_are_clean(&door, &source, &volume, Duration::from_secs(timeout));
         let clean = step.guarding(clean).await?;
-        plan.node = place_last(&step, claim, asked, clean).await?;
+        plan.node = place_last(&step, claim, asked, open_to(&step, clean, &plan).await?).await?;
     } else {
         plan.node = place(&step, &source, claim, asked).await?;
     }
@@ -335,7 +349,8 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
     let mut plan = pod_plan(&step, &args, task)?;
     plan.node = if last {
         let used_on = door.ledger.books().nodes.get(&source).cloned().unwrap_or_default();
-        place_last(&step, claim, asked, ready_among(&step, &used_on).await?).await?
+        let ready = ready_among(&step, &used_on).await?;
+        place_last(&step, claim, asked, open_to(&step, ready, &plan).await?).await?
     } else {
         place(&step, &source, claim, asked).await?
     };

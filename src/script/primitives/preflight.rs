@@ -8,6 +8,7 @@ use crate::cluster::quota::shortages;
 use crate::cluster::rbac::Need;
 use crate::cluster::units::Unit;
 use crate::cluster::{known, text};
+use crate::copy::hot::obstacles;
 use crate::copy::pod::{How, PodPlan, Task, check_patch, render};
 use crate::script::enter::Step;
 use crate::script::rights;
@@ -15,54 +16,80 @@ use crate::words::{Json, Problem};
 use serde_json::json;
 use std::collections::BTreeSet;
 
-pub const TABLE: &[Primitive] = &[Primitive {
-    name: "preflight",
-    params: &[param("units", Type::List)],
-    options: &[
-        option("class", Type::Text, "the target StorageClass"),
-        option("size", Type::Size, "the size of every target"),
-        option("access_modes", Type::List, "the access modes of every target"),
-        option("finished_pods", Type::Text, "keep or delete"),
-        option("image", Type::Text, "the agent's image"),
-        option("pod_patch", Type::Map, "merged over every copy pod"),
-        option("run_as", Type::Int, "the user that copies"),
-        option("free", Type::Bool, "sources will be given up"),
-        option("set_defaults", Type::Bool, "the default StorageClass will be changed"),
-    ],
-    returns: "array",
-    doc: "Judges units and returns every refusal: `unit`, `object`, `reason`, `hint`. Rights, quotas and admission are asked too, \
+pub const TABLE: &[Primitive] = &[
+    Primitive {
+        name: "preflight",
+        params: &[param("units", Type::List)],
+        options: &[
+            option("class", Type::Text, "the target StorageClass"),
+            option("size", Type::Size, "the size of every target"),
+            option("access_modes", Type::List, "the access modes of every target"),
+            option("finished_pods", Type::Text, "keep or delete"),
+            option("image", Type::Text, "the agent's image"),
+            option("pod_patch", Type::Map, "merged over every copy pod"),
+            option("run_as", Type::Int, "the user that copies"),
+            option("free", Type::Bool, "sources will be given up"),
+            option("set_defaults", Type::Bool, "the default StorageClass will be changed"),
+        ],
+        returns: "array",
+        doc: "Judges units and returns every refusal: `unit`, `object`, `reason`, `hint`. Rights, quotas and admission are asked too, \
           without changing anything.",
-    example: "preflight(units([get_pvc(\"shop\", \"data\")]), #{ class: \"fast\" }).len() == 0",
-    effect: Effect::Read,
-    rights: &[
-        ("create list", "", "persistentvolumeclaims"),
-        ("list", "", "persistentvolumes"),
-        ("get", "", "namespaces"),
-        ("create list", "", "pods"),
-        ("list", "apps", "deployments"),
-        ("list", "apps", "statefulsets"),
-        ("list", "apps", "daemonsets"),
-        ("list", "apps", "replicasets"),
-        ("list", "", "replicationcontrollers"),
-        ("list", "batch", "jobs"),
-        ("list", "batch", "cronjobs"),
-        ("list", "autoscaling", "horizontalpodautoscalers"),
-        ("list", "keda.sh", "scaledobjects"),
-        ("list", "argoproj.io", "applications"),
-        ("list", "", "resourcequotas"),
-    ],
-    run: |step, args| Box::pin(preflight(step, args)),
-}];
+        example: "preflight(units([get_pvc(\"shop\", \"data\")]), #{ class: \"fast\" }).len() == 0",
+        effect: Effect::Read,
+        rights: &[
+            ("create list", "", "persistentvolumeclaims"),
+            ("list", "", "persistentvolumes"),
+            ("get", "", "namespaces"),
+            ("create list", "", "pods"),
+            ("list", "apps", "deployments"),
+            ("list", "apps", "statefulsets"),
+            ("list", "apps", "daemonsets"),
+            ("list", "apps", "replicasets"),
+            ("list", "", "replicationcontrollers"),
+            ("list", "batch", "jobs"),
+            ("list", "batch", "cronjobs"),
+            ("list", "autoscaling", "horizontalpodautoscalers"),
+            ("list", "keda.sh", "scaledobjects"),
+            ("list", "argoproj.io", "applications"),
+            ("list", "", "resourcequotas"),
+        ],
+        run: |step, args| Box::pin(preflight(step, args)),
+    },
+    Primitive {
+        name: "find_obstacles",
+        params: &[param("units", Type::List)],
+        options: &[option("pod_patch", Type::Map, "merged over every copy pod")],
+        returns: "array",
+        doc: "What keeps units from being copied while their pods run: `unit`, `object`, `reason`, `hint`, and whether it `stays` when \
+          nobody uses the claim. Such units can be copied with their workloads stopped, unless it stays.",
+        example: "find_obstacles(units([get_pvc(\"shop\", \"data\")])).len() == 0",
+        effect: Effect::Read,
+        rights: &[("list", "", "persistentvolumes"), ("list", "", "nodes")],
+        run: |step, args| Box::pin(find_obstacles(step, args)),
+    },
+];
+
+async fn find_obstacles(step: Step, args: Args) -> Result<Json, Problem> {
+    let units = units_of(&args, "find_obstacles")?;
+    let patch = args.option("pod_patch").cloned().unwrap_or(Json::Null);
+    // Who may not see them is told by `preflight`, with all that is missing.
+    let seen = async |kind: &str| match step.cluster().list_all(&known(kind), "").await {
+        Err(e) if e.is_definite() => Ok(Vec::new()),
+        seen => seen.map_err(|e| e.problem("see where claims can be copied", None)),
+    };
+    let (volumes, nodes) = (seen("PersistentVolume").await?, seen("Node").await?);
+    let found = units.iter().flat_map(|unit| obstacles(unit, &volumes, &nodes, &patch));
+    Ok(json!(found.collect::<Vec<_>>()))
+}
+
+fn units_of(args: &Args, name: &str) -> Result<Vec<Unit>, Problem> {
+    let units = args.json(0).as_array().into_iter().flatten().map(|unit| serde_json::from_value(unit.clone()));
+    let units: Result<Vec<_>, _> = units.collect();
+    units.map_err(|e| Problem::usage(format!("{name} wants what `units` returned")).because(&e))
+}
 
 async fn preflight(step: Step, args: Args) -> Result<Json, Problem> {
-    let units = args
-        .json(0)
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|unit| serde_json::from_value::<Unit>(unit.clone()))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| Problem::usage("preflight wants what `units` returned").because(&e))?;
+    let units = units_of(&args, "preflight")?;
     let patch = args.option("pod_patch").cloned().unwrap_or(Json::Null);
     check_patch(&patch)?;
     let wanted = Wanted { finished_pods: args.option_text("finished_pods") == Some("delete") };

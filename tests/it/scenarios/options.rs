@@ -227,3 +227,38 @@ cluster_test!(metadata_that_is_waived_may_be_lost_and_no_other, async |w: &World
     assert_eq!(fact["out"]["waived"], rows[0]["waived"]);
     shop.has_moved().await;
 });
+
+cluster_test!(lab "a node that is cordoned is everybody's" what_cannot_be_copied_while_it_runs_is_copied_when_it_is_stopped, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let node = w.list("Pod").await[0]["spec"]["nodeName"].as_str().expect("it runs").to_owned();
+    w.patch("Node", &node, json!({"spec": {"unschedulable": true}})).await;
+    let moved = w.pvmigrate(&shop.args(&[])).await.succeeds();
+    let why = format!("it is used on node {node}, where no copy pod may start: it is cordoned");
+    moved.says("is copied while they are stopped only").says("is not copied while it runs").says(&why).done();
+    let events = w.events();
+    assert_eq!(count(&events, |event| asks_for_copy(event, "hot")), 0, "it was copied hot");
+    assert_eq!(count(&events, |event| asks_for_copy(event, "final")), 1);
+    shop.has_moved().await;
+});
+
+cluster_test!(lab "a node that is cordoned is everybody's" a_volume_of_a_node_without_copy_pods_is_refused_before_the_stop, async |w: &World| {
+    let (from, to) = (w.class("local").await, w.class("fast").await);
+    w.claim("data", &from, "64Mi", &["ReadWriteOnce"]).await;
+    w.exercise_deployment("web", 1, &[("data", "data")], opts()).await;
+    let shop = open(w, from, to).await;
+    let node = w.list("Pod").await[0]["spec"]["nodeName"].as_str().expect("it runs").to_owned();
+    w.patch("Node", &node, json!({"spec": {"unschedulable": true}})).await;
+    let before = w.picture().await;
+    let refused = w.pvmigrate(&shop.args(&[])).await.exits(3);
+    refused.says(&format!("kubectl uncordon {node}")).says("nothing was changed").done();
+    w.unchanged_since(&before).await;
+    // Who may start there may copy there.
+    let patch = w.dir().join("patch.yaml");
+    fs::write(&patch, "spec:\n  tolerations: [{operator: Exists}]\n").unwrap();
+    let patch = patch.display().to_string();
+    let mut run = shop.start(&["--pod-patch", &patch]);
+    copy_pod(&mut run, "hot").await;
+    w.patch("Node", &node, json!({"spec": {"unschedulable": null}})).await;
+    run.wait().await.succeeds().done();
+    shop.has_moved().await;
+});
