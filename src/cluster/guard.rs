@@ -295,6 +295,9 @@ fn claim_ref(before: Pv<'_>, after: Pv<'_>, books: &Books, fresh: &Fresh) -> Res
         // Only our own temporary claim may lose its volume, and only to the original whose bytes were verified on it.
         let Some((_, like, _)) = books.temporary.get(&claim.reference()) else {
             if before.claim() == Some(wanted.clone()) {
+                if books.relabels.get(name).is_some_and(|one| one.claim == wanted && one.uid == claim.uid()) {
+                    return unused(&wanted, fresh);
+                }
                 return Err(never(&format!(
                     "the uid in the claimRef of `{name}` is not removed: claim `{wanted}` is bound to it"
                 )));
@@ -310,7 +313,9 @@ fn claim_ref(before: Pv<'_>, after: Pv<'_>, books: &Books, fresh: &Fresh) -> Res
     let belongs = before.claim() == Some(wanted.clone())
         || books.temporary.values().any(|(_, like, _)| *like == wanted)
         || books.temporary.contains_key(&wanted);
-    if books.swap_onto(name).is_some() || books.verified_target(name).is_some() || books.swapped.contains_key(name) {
+    let is_moved =
+        books.swap_onto(name).is_some() || books.verified_target(name).is_some() || books.swapped.contains_key(name);
+    if is_moved || books.relabels.contains_key(name) {
         return if belongs {
             Ok(())
         } else {
@@ -318,6 +323,20 @@ fn claim_ref(before: Pv<'_>, after: Pv<'_>, books: &Books, fresh: &Fresh) -> Res
         };
     }
     Ok(())
+}
+
+/// A claim that is to be made anew on its own volume is let go only when nobody uses it: whoever has it mounted would lose it.
+fn unused(claim: &PvcRef, fresh: &Fresh) -> Result<(), Problem> {
+    let user = fresh.pods.iter().find(|pod| names(pod, claim)).map(|pod| text(pod, "/metadata/name"));
+    let why = match (user, &fresh.vigil) {
+        (Some(user), _) => format!("pod `{user}` names it"),
+        (None, Some(Ok(()))) => return Ok(()),
+        (None, Some(Err(why))) => why.clone(),
+        (None, None) => "nobody watches that it is not used".to_owned(),
+    };
+    Err(Problem::new(crate::words::Kind::Voided, format!("claim `{claim}` stays on its volume: {why}"))
+        .retryable()
+        .hint("stop what uses it again"))
 }
 
 fn patch_claim(write: &Write, fresh: &Fresh) -> Result<(), Problem> {
@@ -343,6 +362,10 @@ fn delete_claim(books: &Books, fresh: &Fresh) -> Result<(), Problem> {
     // A finished pod holds a claim as a running one does: the deletion would hang and could not be taken back (obs C).
     let holding = fresh.pods.iter().find(|pod| names(pod, &reference));
     if let Some(pod) = holding {
+        // What stays on its volume is stopped again, and let go then.
+        if books.relabels.get(claim.volume()).is_some_and(|one| one.uid == claim.uid()) {
+            return unused(&reference, fresh);
+        }
         return Err(never(&format!("claim `{reference}` is still named by pod `{}`", text(pod, "/metadata/name"))));
     }
     if claim.volume().is_empty() {
@@ -465,6 +488,8 @@ pub struct Needs {
     pub volume_of_claim: bool,
     pub claim_of_volume: bool,
     pub pods: bool,
+    /// Of a volume: the pods of the namespace of the claim that its claimRef names, and the watch over that claim.
+    pub pods_of_claim: bool,
     pub volumes: bool,
     pub successor: bool,
 }
@@ -480,6 +505,8 @@ pub fn needs(write: &Write, target: Option<&Json>, books: &Books) -> Needs {
                 let frees = Pv(&after).policy() != Pv(target).policy() && Pv(&after).policy() != "Retain";
                 let moves = after["spec"]["claimRef"] != target["spec"]["claimRef"];
                 needs.claim_of_volume = frees || moves;
+                // The claim is let go and made anew: whoever names it speaks against that.
+                needs.pods_of_claim = moves && books.relabels.contains_key(Pv(target).name());
                 if frees && books.swapped.contains_key(Pv(target).name()) {
                     needs.successor = true;
                     needs.volumes = true;

@@ -50,6 +50,8 @@ pub enum Fact {
     Voided { source: String, why: String },
     /// The original name now stands on the target.
     Swapped { claim: PvcRef, was_uid: String, uid: String, source: String, target: String },
+    /// A claim is about to be made anew on its own volume, which is called after another class; `was` is the one from before.
+    Relabels { claim: PvcRef, uid: String, pv: String, was: String },
     /// The volume was given up.
     Freed { pv: String },
     /// A claim that was gone was made anew as it was.
@@ -77,6 +79,8 @@ pub struct Books {
     pub freed: BTreeSet<String>,
     /// By source volume: the last report. No guard goes by it.
     pub signed: BTreeMap<String, Json>,
+    /// By volume.
+    pub relabels: BTreeMap<String, Relabels>,
     /// Claims that this run made anew under their names: the uid of before, and the one since.
     pub remade: BTreeMap<String, String>,
 }
@@ -104,6 +108,16 @@ pub struct Verified {
     pub mode: String,
     pub at: String,
     pub waived: BTreeMap<String, u64>,
+}
+
+/// A volume that stays, and whose claim is made anew.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Relabels {
+    pub claim: PvcRef,
+    /// Of the claim that goes.
+    pub uid: String,
+    /// The class from before the first time.
+    pub was: String,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -156,6 +170,10 @@ impl Books {
                     self.verified.remove(&target);
                 }
                 self.swapped.insert(source, Swapped { claim, uid, target });
+            }
+            Fact::Relabels { claim, uid, pv, was } => {
+                let was = self.relabels.get(&pv).map_or(was, |before| before.was.clone());
+                self.relabels.insert(pv, Relabels { claim, uid, was });
             }
             Fact::Freed { pv } => {
                 self.freed.insert(pv);

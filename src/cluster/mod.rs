@@ -19,6 +19,7 @@ pub mod pv;
 pub mod pvc;
 pub mod quota;
 pub mod rbac;
+pub mod relabel;
 mod seen;
 pub mod send;
 pub mod store;

@@ -23,6 +23,8 @@ pub struct Refusal {
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     pub finished_pods: bool,
+    /// The volumes stay: nothing is read or written on them.
+    pub stays: bool,
 }
 
 /// Judges one unit. `volumes` are all volumes of the cluster; `namespace` is the unit's own.

@@ -181,6 +181,24 @@ pub fn plan_reserve(pv: Pv<'_>, claim: &PvcRef) -> Write {
     patch(pv, claim_ref(claim, None), Some(json!({"spec": {"claimRef": pv.0["spec"]["claimRef"]}})), Class::Swap)
 }
 
+/// Calls the volume after a class, with these mount options, and reserves it for the claim that stands on it, or gives it
+/// to the one of this uid.
+pub fn plan_relabel(pv: Pv<'_>, claim: &PvcRef, claim_uid: Option<&str>, class: &str, mount_options: &Json) -> Write {
+    const LEGACY: &str = "volume.beta.kubernetes.io/storage-class";
+    let label = |class: &str, mount_options: &Json| {
+        let mut body = json!({"spec": {"storageClassName": class, "mountOptions": mount_options}});
+        if pv.0["metadata"]["annotations"].get(LEGACY).is_some() {
+            body["metadata"]["annotations"][LEGACY] = json!(class);
+        }
+        body
+    };
+    let mut body = label(class, mount_options);
+    body["spec"]["claimRef"] = claim_ref(claim, claim_uid)["spec"]["claimRef"].clone();
+    let mut inverse = label(pv.class(), &pv.0["spec"]["mountOptions"]);
+    inverse["spec"]["claimRef"] = pv.0["spec"]["claimRef"].clone();
+    patch(pv, body, Some(inverse), Class::Swap)
+}
+
 /// Gives the volume back to the very claim that it was bound to.
 pub fn plan_return(pv: Pv<'_>, claim: &PvcRef, claim_uid: &str) -> Write {
     patch(pv, claim_ref(claim, Some(claim_uid)), None, Class::Swap)

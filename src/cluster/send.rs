@@ -267,6 +267,10 @@ impl Door {
                 && let Some(claim) = Pv(target).claim()
             {
                 fresh.claim = cluster.find(&claims, &claim.namespace, &claim.name).await.map_err(look)?;
+                if needs.pods_of_claim {
+                    fresh.pods = cluster.list_all(&known("Pod"), &claim.namespace).await.map_err(look)?;
+                    fresh.vigil = self.vigil(&claim);
+                }
             }
             if needs.successor
                 && let Some(swapped) = books.swapped.get(Pv(target).name()).map(|swapped| books.last_of(swapped))

@@ -19,6 +19,7 @@ type SharedModule = Shared<Module>;
 pub const STDLIB: &[(&str, &str)] = &[
     ("std/back", include_str!("../../stdlib/back.rhai")),
     ("std/choose", include_str!("../../stdlib/choose.rhai")),
+    ("std/engine", include_str!("../../stdlib/engine.rhai")),
     ("std/plan", include_str!("../../stdlib/plan.rhai")),
     ("std/unit", include_str!("../../stdlib/unit.rhai")),
 ];

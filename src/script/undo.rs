@@ -95,7 +95,8 @@ pub fn is_on_its_way(journal: &Journal, path: &str) -> bool {
         (ends(".delete-original") || ends(".reserve") || ends(".create"))
             && step.write.as_ref().is_some_and(|write| write.class == Class::Swap || write.verb == Verb::Create)
             && journal.recorded(&whole).is_some_and(|whole| {
-                matches!(whole.op.as_str(), "rebind" | "restore_pvc") && !matches!(whole.phase, Phase::Done { .. })
+                matches!(whole.op.as_str(), "rebind" | "restore_pvc" | "relabel")
+                    && !matches!(whole.phase, Phase::Done { .. })
             })
     })
 }
@@ -201,7 +202,7 @@ fn plan_of(state: &State, books: &Books, how: &str, takes: &dyn Fn(&StepId, &Ste
         group.about.extend(about(&entry));
         group.about.extend(users.get(text(&entry, "/object")).into_iter().flatten().cloned());
         // All writes of one swap are taken back together.
-        if entry["what"] != "swap" || swaps.insert(entry["step"].to_string()) {
+        if !makes_anew(&entry) || swaps.insert(entry["step"].to_string()) {
             group.entries.push((step.first, entry));
         }
     }
@@ -252,9 +253,14 @@ fn users(state: &State) -> BTreeMap<String, Vec<String>> {
     users
 }
 
+/// A claim was made anew: on another volume, or on its own.
+fn makes_anew(entry: &Json) -> bool {
+    matches!(text(entry, "/what"), "swap" | "relabel")
+}
+
 /// The objects of a swap.
 fn about(entry: &Json) -> Vec<String> {
-    if entry["what"] != "swap" {
+    if !makes_anew(entry) {
         return Vec::new();
     }
     let volume = |at: &str| ObjectRef::new("PersistentVolume", "", text(entry, at)).to_string();
@@ -319,6 +325,7 @@ fn entry(id: &StepId, step: &Step, write: &Write, state: &State, books: &Books) 
             Problem::refused(format!("volume `{}` was given up: its bytes are gone", write.name))
                 .hint("what stands on the new volumes stays there"),
         ),
+        (_, _, Class::Swap) if let Some(relabel) = relabel(id, state, books) => back("relabel", relabel),
         (_, _, Class::Swap) => match swap(id, state, books) {
             Some(swap) => back("swap", swap),
             None => Taken::Nothing,
@@ -379,6 +386,19 @@ fn swap(part: &StepId, state: &State, books: &Books) -> Option<Json> {
         "source_uid": volume_uid(source, books), "target_uid": volume_uid(&target, books),
         "deleted": sent("delete-original").is_some(),
         "swapped": books.swapped.get(source).is_some_and(|swapped| swapped.target == target),
+    }))
+}
+
+/// A claim that was made anew on its own volume: as it was, and what the volume was called.
+fn relabel(part: &StepId, state: &State, books: &Books) -> Option<Json> {
+    let (branch, counter) = part.split()?;
+    let whole = state.steps.get(&StepId::in_branch(branch, counter)).filter(|whole| whole.op == "relabel")?;
+    let beat = whole.beat.as_ref()?;
+    let volume = text(beat, "/original/spec/volumeName");
+    let options = if beat["had"].is_array() { beat["had"].clone() } else { json!([]) };
+    Some(json!({
+        "step": StepId::in_branch(branch, counter).as_str(), "original": beat["original"], "source": volume, "target": volume,
+        "source_uid": volume_uid(volume, books), "class": beat["class"], "mount_options": options,
     }))
 }
 
@@ -453,6 +473,11 @@ fn lines_of(entry: &Json, how: &str) -> Vec<String> {
         "stop" => format!("stop {object}"),
         "start" => format!("start {object} with {} replicas", entry["replicas"]),
         "policy" => format!("{object}: policy {} again", text(entry, "/policy")),
+        "relabel" => {
+            let claim = ["namespace", "name"].map(|field| text(entry, &format!("/original/metadata/{field}")));
+            let class = text(entry, "/class");
+            format!("claim {} of class {class} again, on the volume that it has", claim.join("/"))
+        }
         "swap" => {
             let claim = ["namespace", "name"].map(|field| text(entry, &format!("/original/metadata/{field}")));
             let (source, target) = (text(entry, "/source"), text(entry, "/target"));

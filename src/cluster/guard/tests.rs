@@ -519,3 +519,43 @@ fn thief_then_policy_reset() {
         assert_eq!(verdict(&write, &books, &fresh), want, "{volume}");
     }
 }
+
+#[test]
+fn a_claim_is_let_go_by_its_own_volume_only_to_be_made_anew_on_it_and_when_nobody_uses_it() {
+    let bound = volume_named("old", "Retain", Some(("data", "c1")), "Bound");
+    let let_go =
+        |to: &str| patch(&bound, json!({"spec": {"claimRef": {"namespace": "shop", "name": to, "uid": null}}}));
+    let relabels =
+        Fact::Relabels { claim: PvcRef::new("shop", "data"), uid: "c1".into(), pv: "old".into(), was: "slow".into() };
+    let fresh = Fresh { claim: Some(claim_named("data", "c1", "old")), vigil: Some(Ok(())), ..of(&bound) };
+    assert_eq!(verdict(&let_go("data"), &books(vec![]), &fresh), Some(Kind::Refused));
+    let ours = books(vec![relabels]);
+    assert_eq!(verdict(&let_go("data"), &ours, &fresh), None);
+    assert_eq!(verdict(&let_go("other"), &ours, &fresh), Some(Kind::Refused));
+    // Somebody uses it, has used it, or nobody watches.
+    let pod = json!({"metadata": {"name": "web", "namespace": "shop"}, "spec": {"volumes": [{"persistentVolumeClaim": {"claimName": "data"}}]}});
+    for other in [
+        Fresh { pods: vec![pod.clone()], ..fresh.clone() },
+        Fresh { vigil: Some(Err("pod `web` used the claim".into())), ..fresh.clone() },
+        Fresh { vigil: None, ..fresh.clone() },
+    ] {
+        assert_eq!(verdict(&let_go("data"), &ours, &other), Some(Kind::Voided));
+    }
+    // Not while its volume would go with it, nor for another claim of that name.
+    let going = volume_named("old", "Delete", Some(("data", "c1")), "Bound");
+    let fresh_going = Fresh { target: Some(going), ..fresh.clone() };
+    assert_eq!(verdict(&let_go("data"), &ours, &fresh_going), Some(Kind::Refused));
+    let second = volume_named("old", "Retain", Some(("data", "c2")), "Bound");
+    let fresh_second = Fresh { target: Some(second), claim: Some(claim_named("data", "c2", "old")), ..fresh.clone() };
+    assert_eq!(verdict(&let_go("data"), &ours, &fresh_second), Some(Kind::Refused));
+    // A reserved volume is nobody else's, and does not become Delete.
+    let reserved = volume_named("old", "Retain", Some(("data", "")), "Available");
+    let give = patch(&reserved, json!({"spec": {"claimRef": {"namespace": "shop", "name": "thief"}}}));
+    assert_eq!(verdict(&give, &ours, &of(&reserved)), Some(Kind::Refused));
+    assert_eq!(verdict(&policy_to(&reserved, "Delete"), &ours, &of(&reserved)), Some(Kind::Refused));
+    // Used again when it is to be deleted: it is let go later.
+    let claim = claim_named("data", "c1", "old");
+    let used = Fresh { pods: vec![pod], volume: Some(reserved), ..of(&claim) };
+    assert_eq!(verdict(&delete(&claim, Json::Null), &ours, &used), Some(Kind::Voided));
+    assert_eq!(verdict(&delete(&claim, Json::Null), &books(vec![]), &used), Some(Kind::Refused));
+}

@@ -310,7 +310,7 @@ async fn adopt_pv(step: Step, args: Args) -> Result<Json, Problem> {
 }
 
 /// True if this run has asked for the deletion of the claim of that name.
-fn was_deleted(step: &Step, name: &PvcRef) -> bool {
+pub(super) fn was_deleted(step: &Step, name: &PvcRef) -> bool {
     let object = ObjectRef::new("PersistentVolumeClaim", &name.namespace, &name.name).to_string();
     step.session.door.journal.has_deleted(&object)
 }

@@ -10,6 +10,7 @@ mod object;
 mod preflight;
 mod pv;
 mod pvc;
+mod relabel;
 mod sc;
 mod workload;
 
@@ -132,9 +133,19 @@ pub struct Args(pub Vec<Json>);
 
 /// The whole table, by noun.
 pub fn all() -> impl Iterator<Item = &'static Primitive> {
-    [pv::TABLE, pvc::TABLE, sc::TABLE, workload::TABLE, copy::TABLE, preflight::TABLE, object::TABLE, back::TABLE]
-        .into_iter()
-        .flatten()
+    [
+        pv::TABLE,
+        pvc::TABLE,
+        sc::TABLE,
+        workload::TABLE,
+        copy::TABLE,
+        preflight::TABLE,
+        object::TABLE,
+        back::TABLE,
+        relabel::TABLE,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 pub fn find(name: &str) -> Option<&'static Primitive> {

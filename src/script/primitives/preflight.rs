@@ -28,6 +28,11 @@ pub const TABLE: &[Primitive] = &[
             option("image", Type::Text, "the agent's image"),
             option("pod_patch", Type::Map, "merged over every copy pod"),
             option("run_as", Type::Int, "the user that copies"),
+            option(
+                "engine",
+                Type::Text,
+                "relabel: the claims are made anew on the volumes that they have, and nothing is copied",
+            ),
             option("free", Type::Bool, "sources will be given up"),
             option("set_defaults", Type::Bool, "the default StorageClass will be changed"),
         ],
@@ -92,18 +97,58 @@ async fn preflight(step: Step, args: Args) -> Result<Json, Problem> {
     let units = units_of(&args, "preflight")?;
     let patch = args.option("pod_patch").cloned().unwrap_or(Json::Null);
     check_patch(&patch)?;
-    let wanted = Wanted { finished_pods: args.option_text("finished_pods") == Some("delete") };
+    let wanted = Wanted { finished_pods: args.option_text("finished_pods") == Some("delete"), stays: stays(&args) };
     let mut refusals = step.cluster().preflight(step.run(), &units, &wanted).await?;
     let missing = missing_rights(&step, &args, &units).await?;
     // What is refused anyway is tried too: who has removed one obstacle shall not run into the next. Without the rights
     // the server's answer would say nothing new.
     for unit in units.iter().filter(|unit| !missing.iter().any(|r| r.unit == unit.key)) {
-        refusals.extend(try_dry(&step, &args, unit, &patch).await?);
+        refusals.extend(match wanted.stays {
+            true => try_anew(&step, &args, unit).await?,
+            false => try_dry(&step, &args, unit, &patch).await?,
+        });
     }
     refusals.extend(missing);
     refusals.sort_by(|a, b| (&a.unit, &a.object, &a.reason).cmp(&(&b.unit, &b.object, &b.reason)));
     refusals.dedup();
     Ok(json!(refusals))
+}
+
+fn stays(args: &Args) -> bool {
+    args.option_text("engine") == Some("relabel")
+}
+
+/// Lets the server say what admission, limits, and quotas of the class would say to claims that are made anew. Other quotas
+/// have room for them: they hold the claims of before.
+async fn try_anew(step: &Step, args: &Args, unit: &Unit) -> Result<Vec<Refusal>, Problem> {
+    let mut refusals = Vec::new();
+    let class = args.option_text("class").unwrap_or_default().to_owned();
+    let of_class = format!("{class}.storageclass.storage.k8s.io/");
+    let shape = Shape { class, ..Shape::default() };
+    for claim in &unit.claims {
+        let like = Pvc(claim);
+        let mut body = crate::cluster::pvc::plan_temporary(step.run(), like, "", &shape).body;
+        body["spec"]["volumeName"] = json!(like.volume());
+        body["spec"]["resources"] = claim["spec"]["resources"].clone();
+        let tried = step.cluster().dry_create(&known("PersistentVolumeClaim"), like.namespace(), &body).await;
+        let Err(e) = tried.as_ref().map(|_| ()).map_err(|e| e.problem("make the claim anew", None)) else { continue };
+        let said = e.source.last().unwrap_or(&e.message);
+        let is_passing = tried.as_ref().is_err_and(|e| e.is_passing());
+        if is_passing {
+            return Err(e);
+        }
+        let is_conflict = tried.is_err_and(|e| e.is_conflict());
+        if is_conflict || (said.contains("exceeded quota") && !said.contains(&of_class)) {
+            continue;
+        }
+        refusals.push(Refusal {
+            unit: unit.key.clone(),
+            object: format!("PersistentVolumeClaim:{}", like.reference()),
+            reason: format!("the claim of the new class would be refused: {said}"),
+            hint: "change the quota, the limit or the policy, or leave the claim out: --exclude NS/NAME".into(),
+        });
+    }
+    Ok(refusals)
 }
 
 /// Lets the server say what admission, quotas and limits would say.
@@ -207,15 +252,19 @@ const OF_A_MOVE: [&str; 9] = [
     "delete_pvc",
 ];
 
+/// What it is made of when the volumes stay.
+const OF_A_RELABELLING: [&str; 5] = ["set_retain", "stop", "relabel", "start", "set_reclaim_policy"];
+
 /// Asks for every right that the move will need, so that none is missing in the middle.
 async fn missing_rights(step: &Step, args: &Args, units: &[Unit]) -> Result<Vec<Refusal>, Problem> {
     let mut namespaces: Vec<&str> = units.iter().map(|unit| unit.namespace.as_str()).collect();
     namespaces.sort_unstable();
     namespaces.dedup();
     let kinds: Vec<&str> = units.iter().flat_map(|unit| &unit.workloads).map(|object| text(object, "/kind")).collect();
-    let frees = args.option_bool("free");
+    let frees = args.option_bool("free") && !stays(args);
+    let parts = if stays(args) { &OF_A_RELABELLING[..] } else { &OF_A_MOVE[..] };
     let mut missing = Vec::new();
-    for need in needed(frees, args.option_bool("set_defaults")) {
+    for need in needed(parts, frees, args.option_bool("set_defaults")) {
         let unneeded = match need.resource {
             // All kinds are listed: that was done before.
             "deployments" | "replicasets" if need.verb != "list" => !kinds.contains(&"Deployment"),
@@ -253,10 +302,10 @@ async fn missing_rights(step: &Step, args: &Args, units: &[Unit]) -> Result<Vec<
 }
 
 /// The rights of a move, as the table of primitives has them.
-fn needed(frees: bool, sets_defaults: bool) -> BTreeSet<Need> {
+fn needed(parts: &[&str], frees: bool, sets_defaults: bool) -> BTreeSet<Need> {
     let more = [(frees, "free_pv"), (sets_defaults, "set_default_sc")];
     let more = more.into_iter().filter(|(wanted, _)| *wanted).map(|(_, name)| name);
-    let parts = OF_A_MOVE.into_iter().chain(more).filter_map(super::find);
+    let parts = parts.iter().copied().chain(more).filter_map(super::find);
     parts.flat_map(|part| part.rights).flat_map(rights::all_of).filter(|need| !rights::is_optional(need)).collect()
 }
 

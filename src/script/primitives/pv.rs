@@ -567,7 +567,7 @@ pub(super) async fn give_back(
 }
 
 /// Takes a claim of the right name that somebody else made, if it stands on our volume.
-async fn adopt(
+pub(super) async fn adopt(
     step: &Step,
     args: &Args,
     name: &PvcRef,
@@ -629,7 +629,7 @@ pub(super) async fn wait_bound(
 }
 
 /// Bound is not enough: the volume, its size and the class must be right.
-fn check(bound: &Json, target: &Json, name: &PvcRef, shape: &Shape) -> Result<(), Problem> {
+pub(super) fn check(bound: &Json, target: &Json, name: &PvcRef, shape: &Shape) -> Result<(), Problem> {
     let claim = Pvc(bound);
     if claim.volume() != Pv(target).name() || claim.capacity_bytes() < Pv(target).capacity_bytes() {
         return Err(Problem::new(Kind::Conflict, format!("claim `{name}` is Bound, but not as it should be"))

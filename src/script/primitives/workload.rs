@@ -278,7 +278,8 @@ async fn has_stopped_it(step: &Step, args: &Args, node: &str, hold: Duration) ->
 fn claims_of(step: &Step, object: &Json) -> Vec<PvcRef> {
     let namespace = text(object, "/metadata/namespace");
     let books = step.session.door.ledger.books();
-    let originals = books.temporary.values().map(|(_, like, _)| like);
+    let originals =
+        books.temporary.values().map(|(_, like, _)| like).chain(books.relabels.values().map(|one| &one.claim));
     originals.filter(|claim| claim.namespace == namespace && plan::names_claim(object, &claim.name)).cloned().collect()
 }
 

@@ -6,6 +6,7 @@
 
 pub mod oracle;
 mod part;
+mod relabel;
 pub mod trial;
 
 use crate::matrix::{Came, Level, Plan, Random, level, seed};

@@ -259,7 +259,8 @@ impl Oracle {
         let is_reserved = |pv: &Value| {
             let reference = &pv["spec"]["claimRef"];
             (text(&reference["namespace"]), text(&reference["name"])) == ("shop", self.shop.claim)
-                && pv["metadata"]["name"] != before["spec"]["volumeName"]
+                // Its own volume is reserved for the next of that name if it is this one's no more.
+                && (pv["metadata"]["name"] != before["spec"]["volumeName"] || reference["uid"].is_null())
         };
         let is_reserved = state.list("PersistentVolume", "").any(|(_, pv)| is_reserved(pv));
         self.must(is_reserved, commit, "I3 the claim goes and no volume is reserved for its name");

@@ -46,6 +46,8 @@ pub(super) const RUN: &str = "01234567";
 pub struct Trial {
     oracle: Arc<Mutex<Oracle>>,
     pub shop: &'static Shop,
+    /// How it is moved.
+    engine: &'static str,
     faults: Mutex<Option<Faults>>,
     stopped: Mutex<Option<Problem>>,
     /// The rows of the last run's table.
@@ -77,6 +79,7 @@ impl Trial {
         Trial {
             oracle,
             shop,
+            engine: "native",
             faults: Mutex::default(),
             stopped: Mutex::default(),
             told: Mutex::default(),
@@ -91,6 +94,11 @@ impl Trial {
         let mut trial = Trial::new();
         trial.stage.in_cluster = true;
         trial
+    }
+
+    /// One in which the volume stays, and only its class is another.
+    pub fn relabelling(shop: &'static Shop) -> Trial {
+        Trial { engine: "relabel", ..Trial::of(shop) }
     }
 
     /// How many bytes of records a run has in the cluster.
@@ -135,6 +143,7 @@ impl Trial {
         }
         args.insert("source-sc".into(), "slow".into());
         args.insert("dest-sc".into(), "fast".into());
+        args.insert("engine".into(), self.engine.into());
         // What somebody else makes of the same class is none of what is moved.
         args.insert("selector".into(), "!thief".into());
         let args = Value::Object(args);

@@ -17,6 +17,7 @@ mod refusals_managers;
 mod refusals_server;
 mod refusals_volumes;
 mod refused;
+mod relabel;
 mod rights;
 mod rollback;
 mod shop;

@@ -1,0 +1,364 @@
+//! A claim of another class on the volume that it stands on. No byte is copied, and none can be lost: the volume is Retain
+//! and has one claimRef all the while.
+
+use super::back::was_deleted;
+use super::pv::{adopt, check, deadline, wait_bound};
+use super::pvc::create_with_room;
+use super::{Args, Effect, Primitive, Type, option, param};
+use crate::cluster::pv::{self, Pv};
+use crate::cluster::pvc::{self, Pvc, Shape};
+use crate::cluster::relabel::{is_other, judge, mount_options};
+use crate::cluster::wait::{One, Seen};
+use crate::cluster::{Fact, known, text, uid};
+use crate::copy::run;
+use crate::journal::{Class, Phase};
+use crate::script::enter::Step;
+use crate::words::clock::Clock;
+use crate::words::{Json, Kind, Problem, PvcRef, names};
+use serde_json::json;
+use std::time::Duration;
+
+pub const TABLE: &[Primitive] = &[
+    Primitive {
+        name: "check_relabel",
+        params: &[param("pvc", Type::Object("PersistentVolumeClaim")), param("class", Type::Text)],
+        options: &[
+            option("size", Type::Size, "the size that is wanted"),
+            option("access_modes", Type::List, "the access modes that are wanted"),
+        ],
+        returns: "map",
+        doc: "Says whether the claim could be of another class on the volume that it has: `obstacles` are the reasons why not, none \
+              if it could; `doubts` are differences between the classes of which only a person can say that they are nothing \
+              to the driver.",
+        example: "check_relabel(get_pvc(\"shop\", \"data\"), \"fast\") == #{ obstacles: [], doubts: [] }",
+        effect: Effect::Read,
+        rights: &[("get", "", "persistentvolumes"), ("get", "storage.k8s.io", "storageclasses")],
+        run: |step, args| Box::pin(check_relabel(step, args)),
+    },
+    Primitive {
+        name: "relabel",
+        params: &[param("pvc", Type::Object("PersistentVolumeClaim")), param("class", Type::Text)],
+        options: &[
+            option("mount_options", Type::List, "the volume's mount options, on the way back"),
+            option("timeout_s", Type::Int, "for each wait: 300"),
+        ],
+        returns: "PersistentVolumeClaim",
+        doc: "Makes a claim anew under its name, with another class, on the volume that it stands on, which is called after that class \
+              too: calls and reserves the volume, deletes the claim, makes it anew, waits until it is Bound and checks that it is. \
+              Refused unless `check_relabel` has no obstacles, nobody uses the claim and its volume is Retain.\nThrows \
+              `Voided` if somebody uses it again: stop that, and once more.",
+        example: r#"let data = get_pvc("shop", "data");
+let pv = get_pv(data.volume);
+set_retain(pv);
+let stopped = stop(get_object("Deployment", "shop", "web"));
+let now = relabel(data, "fast");
+start(stopped);
+set_reclaim_policy(get_pv(pv.name), pv.policy);
+now.class == "fast" && now.volume == pv.name && get_pv(pv.name).class == "fast""#,
+        effect: Effect::Write,
+        rights: &[
+            ("get patch", "", "persistentvolumes"),
+            ("create delete get patch watch", "", "persistentvolumeclaims"),
+            ("get", "storage.k8s.io", "storageclasses"),
+            ("get list watch", "", "pods"),
+            ("get watch", "", "nodes"),
+        ],
+        run: |step, args| Box::pin(relabel(step, args)),
+    },
+];
+
+async fn check_relabel(step: Step, args: Args) -> Result<Json, Problem> {
+    let claim = Pvc(args.json(0));
+    let shape = Shape {
+        size: args.option_size("size"),
+        modes: args.option_list("access_modes"),
+        class: names::object_name(args.text(1))?.to_owned(),
+    };
+    let volume = step.get("PersistentVolume", "", claim.volume()).await?;
+    let (from, to) = classes(&step, claim.class(), &shape.class).await?;
+    Ok(json!(judge(claim, Pv(&volume), &from, &to, &shape)))
+}
+
+/// The class of before, if it is there, and the new one, which must be.
+async fn classes(step: &Step, from: &str, to: &str) -> Result<(Json, Json), Problem> {
+    let before = step.find("StorageClass", "", from).await?.unwrap_or_default();
+    Ok((before, step.get("StorageClass", "", to).await?))
+}
+
+/// What a relabelling is about, the same after every crash.
+struct Relabel<'a> {
+    step: &'a Step,
+    args: &'a Args,
+    name: PvcRef,
+    volume: String,
+    class: String,
+    /// The claim as it was in the beginning.
+    original: Json,
+    /// Of the volume: what it is to have, and what it had.
+    mount_options: Json,
+    before: (String, Json),
+}
+
+async fn relabel(step: Step, args: Args) -> Result<Json, Problem> {
+    let given = Pvc(args.json(0));
+    let (name, volume_name, class) = (given.reference(), given.volume().to_owned(), args.text(1).to_owned());
+    if volume_name.is_empty() {
+        return Err(Problem::refused(format!("claim `{name}` has no volume")));
+    }
+    let door = &step.session.door;
+    let claim = step.find("PersistentVolumeClaim", &name.namespace, &name.name).await?;
+    let volume = step.guarding(step.get("PersistentVolume", "", &volume_name)).await?;
+    if door.ledger.books().retained.get(&volume_name).is_some_and(|(known, _)| known != uid(&volume)) {
+        return Err(Problem::new(Kind::Conflict, format!("volume `{volume_name}` was deleted and made anew")));
+    }
+    if Pv(&volume).claim().as_ref() != Some(&name) {
+        return Err(Problem::new(Kind::Conflict, format!("volume `{volume_name}` is of another claim than `{name}`"))
+            .object(format!("PersistentVolume:{volume_name}")));
+    }
+    // Nobody else's claim of that name is touched, and none that is gone by somebody else's hand is made anew.
+    let on_it = claim.as_ref().is_some_and(|claim| Pvc(claim).volume() == volume_name);
+    if !on_it && claim.as_ref().is_some_and(|claim| !Pvc(claim).is_going()) {
+        return Err(Problem::new(Kind::Conflict, format!("claim `{name}` does not stand on `{volume_name}` any more"))
+            .hint(format!(
+                "nothing was deleted: its bytes are on `{volume_name}`; remove the wrong claim, then resume"
+            )));
+    }
+    // What must outlive the claim is kept in the journal before the claim goes.
+    let remembered = door.journal.recorded(&step.id).and_then(|s| s.beat).filter(|beat| beat["original"].is_object());
+    let beat = match remembered {
+        Some(beat) => beat,
+        None => {
+            let is_going = claim.as_ref().is_none_or(|claim| Pvc(claim).is_going());
+            if is_going && !was_deleted(&step, &name) {
+                return Err(Problem::new(Kind::Conflict, format!("claim `{name}` was deleted by somebody else"))
+                    .hint(format!("its bytes are on volume `{volume_name}`")));
+            }
+            let original = claim.clone().filter(|_| on_it).unwrap_or_else(|| given.0.clone());
+            let options = allowed(&step, &args, Pvc(&original), Pv(&volume), &class).await?;
+            let had = &volume["spec"]["mountOptions"];
+            let beat = json!({"original": original, "class": Pv(&volume).class(), "had": had, "options": options});
+            door.journal.beat(&step.id, "relabel", beat.clone())?;
+            beat
+        }
+    };
+    let relabel = Relabel {
+        step: &step,
+        args: &args,
+        name,
+        volume: volume_name,
+        class,
+        original: beat["original"].clone(),
+        mount_options: beat["options"].clone(),
+        before: (text(&beat, "/class").to_owned(), beat["had"].clone()),
+    };
+    let is_original =
+        claim.as_ref().is_some_and(|claim| uid(claim) == uid(&relabel.original) && !Pvc(claim).is_going());
+    if is_original && Pvc(&relabel.original).class() == relabel.class {
+        return relabel.stay(&volume).await;
+    }
+    if is_original {
+        relabel.let_go(&volume).await?;
+    }
+    // From here on there is no way but forward: whatever stops it is tried again by resume.
+    relabel.make_anew().await.map_err(Problem::retryable)
+}
+
+/// The mount options that the volume is to have, if it may be called after that class at all.
+async fn allowed(step: &Step, args: &Args, claim: Pvc<'_>, volume: Pv<'_>, class: &str) -> Result<Json, Problem> {
+    if volume.policy() != "Retain" {
+        return Err(Problem::refused(format!("volume `{}` has the policy {}", volume.name(), volume.policy()))
+            .hint("set_retain(pv) first"));
+    }
+    // The way back: it was of that class, whether there is one of that name now or not.
+    let was = step.session.door.ledger.books().relabels.get(volume.name()).is_some_and(|one| one.was == class);
+    if was && let Some(options) = args.option_list("mount_options") {
+        return Ok(if options.is_empty() { Json::Null } else { json!(options) });
+    }
+    if claim.class() == class {
+        return Ok(volume.0["spec"]["mountOptions"].clone());
+    }
+    let (from, to) = classes(step, claim.class(), class).await?;
+    let found = judge(claim, volume, &from, &to, &Shape::default());
+    if found.obstacles.is_empty() {
+        return Ok(mount_options(volume, &from, &to));
+    }
+    let object = format!("PersistentVolumeClaim:{}", claim.reference());
+    Err(Problem::refused(format!(
+        "`{}` is not made one of `{class}` on its volume: {}",
+        claim.reference(),
+        found.obstacles.join("; ")
+    ))
+    .object(object)
+    .hint("copy it: create_pvc, run_copy_pod, verify_copy, rebind"))
+}
+
+impl Relabel<'_> {
+    /// The claim never went: the volume is called after its class and belongs to it, if that is not so.
+    async fn stay(&self, volume: &Json) -> Result<Json, Problem> {
+        let (step, pv) = (self.step, Pv(volume));
+        let is_right = pv.class() == self.class
+            && pv.claim_uid() == uid(&self.original)
+            && !is_other(&pv.0["spec"]["mountOptions"], &self.mount_options);
+        if !is_right {
+            let back = pv::plan_relabel(pv, &self.name, Some(uid(&self.original)), &self.class, &self.mount_options);
+            step.write_on(volume, "stay", back).await?;
+        }
+        self.is_bound_again().await
+    }
+
+    /// Nobody uses the claim: its volume is called after the new class and reserved for the name, then the claim goes.
+    async fn let_go(&self, volume: &Json) -> Result<(), Problem> {
+        let (step, door) = (self.step, &self.step.session.door);
+        let journal = &door.journal;
+        if journal.recorded(&step.id.part("return")).is_some() {
+            // This process ended when it was on its way to say so.
+            self.give_back().await?;
+            return Err(self.used("it was used again"));
+        }
+        let is_quiet = async {
+            step.guarding(run::our_pods_are_gone(door, &self.name)).await?;
+            step.guarding(door.watch_over(&self.name)).await?;
+            let timeout = Duration::from_secs(300);
+            step.guarding(run::nodes_are_clean(door, &self.name, volume, timeout)).await?;
+            Ok(())
+        };
+        if let Err(problem) = is_quiet.await {
+            return self.not_yet(problem).await;
+        }
+        step.fact(Fact::Relabels {
+            claim: self.name.clone(),
+            uid: uid(&self.original).to_owned(),
+            pv: self.volume.clone(),
+            was: self.before.0.clone(),
+        })?;
+        let reserve = pv::plan_relabel(Pv(volume), &self.name, None, &self.class, &self.mount_options);
+        if let Err(problem) = step.write("reserve", reserve).await {
+            return self.not_yet(problem).await;
+        }
+        self.is_let_go().await?;
+        match step.write("delete-original", pvc::plan_delete(Pvc(&self.original), Class::Swap)).await {
+            Ok(_) => Ok(()),
+            Err(problem) => self.not_yet(problem).await,
+        }
+    }
+
+    /// Waits a moment until the cluster has noticed that the claim has lost its volume: from then on no pod can mount it, and
+    /// the claim does not change any more.
+    async fn is_let_go(&self) -> Result<(), Problem> {
+        let (step, name) = (self.step, &self.name);
+        let claims = known("PersistentVolumeClaim");
+        let one = One { resource: claims, namespace: &name.namespace, name: &name.name, seen: None };
+        let what = format!("claim `{name}` has let its volume go");
+        let moment = Clock.deadline(Duration::from_secs(10));
+        let noticed = step.cluster().wait_for(&one, moment, &step.session.door.cancel, &what, |claim| match claim {
+            Some(claim) if Pvc(claim).phase() != "Lost" => Seen::NotYet("it is Bound".into()),
+            _ => Seen::Done(()),
+        });
+        match noticed.await {
+            Err(problem) if problem.kind != Kind::Timeout => Err(problem),
+            _ => Ok(()),
+        }
+    }
+
+    /// It cannot be let go now. If that is certain, and its volume is reserved, it gets its volume back.
+    async fn not_yet(&self, problem: Problem) -> Result<(), Problem> {
+        if matches!(problem.kind, Kind::Unreachable | Kind::Interrupted) || problem.fatal {
+            return Err(problem);
+        }
+        let now = self.step.find("PersistentVolumeClaim", &self.name.namespace, &self.name.name).await?;
+        let stays = now.is_some_and(|claim| uid(&claim) == uid(&self.original) && !Pvc(&claim).is_going());
+        if !stays {
+            return Err(problem.retryable());
+        }
+        self.give_back().await?;
+        Err(problem)
+    }
+
+    async fn give_back(&self) -> Result<(), Problem> {
+        let (step, class) = (self.step, &self.before);
+        step.session.door.vigils.end(&self.name);
+        let volume = step.guarding(step.get("PersistentVolume", "", &self.volume)).await?;
+        if Pv(&volume).claim_uid() == uid(&self.original) {
+            return Ok(());
+        }
+        let back = pv::plan_relabel(Pv(&volume), &self.name, Some(uid(&self.original)), &class.0, &class.1);
+        step.write_on(&volume, "return", back).await?;
+        self.is_bound_again().await.map(|_| ())
+    }
+
+    async fn is_bound_again(&self) -> Result<Json, Problem> {
+        let now = self.step.get("PersistentVolumeClaim", &self.name.namespace, &self.name.name).await?;
+        wait_bound(self.step, self.args, &self.name, &now, &self.volume).await
+    }
+
+    fn used(&self, why: &str) -> Problem {
+        Problem::new(Kind::Voided, format!("claim `{}` stays on its volume: {why}", self.name))
+            .retryable()
+            .hint("stop what uses it again")
+    }
+
+    /// The claim is going, or gone.
+    async fn make_anew(&self) -> Result<Json, Problem> {
+        let (step, args, name) = (self.step, self.args, &self.name);
+        let door = &step.session.door;
+        let claims = known("PersistentVolumeClaim");
+        let one = One { resource: claims, namespace: &name.namespace, name: &name.name, seen: None };
+        let what = format!("the original claim `{name}` is gone");
+        // Whoever still came to a node for it writes to the very volume that stays: nothing is lost, it only takes longer.
+        let left = step
+            .cluster()
+            .wait_for(&one, deadline(args, 300), &door.cancel, &what, |claim| match claim {
+                Some(claim) if Pvc(claim).is_going() => Seen::NotYet("a pod holds it".into()),
+                Some(claim) => Seen::Done(Some(claim.clone())),
+                None => Seen::Done(None),
+            })
+            .await?;
+        door.vigils.end(name);
+        let volume = step.guarding(step.get("PersistentVolume", "", &self.volume)).await?;
+        let stands = left.as_ref().is_some_and(|claim| uid(claim) == Pv(&volume).claim_uid());
+        let pv = Pv(&volume);
+        let is_right = (pv.claim_uid().is_empty() || stands)
+            && pv.class() == self.class
+            && !is_other(&pv.0["spec"]["mountOptions"], &self.mount_options);
+        if !is_right {
+            let owner = left.as_ref().filter(|_| stands).map(|claim| uid(claim).to_owned());
+            let again = pv::plan_relabel(pv, name, owner.as_deref(), &self.class, &self.mount_options);
+            step.write_on(&volume, "reserve-again", again).await?;
+        }
+        let shape = Shape {
+            class: self.class.clone(),
+            size: Some(text(&self.original, "/spec/resources/requests/storage").to_owned()),
+            modes: None,
+        };
+        let successor = pvc::plan_successor(Pvc(&self.latest()?), &Json::Null, &self.volume, &shape);
+        let made = match create_with_room(step, args, &successor).await {
+            Ok(made) => made,
+            // A StatefulSet that was scaled up made the claim of its own accord: the volume is reserved for the name.
+            Err(problem) if problem.kind == Kind::Conflict => {
+                adopt(step, args, name, &self.volume, &successor.body, problem).await?
+            }
+            Err(problem) => return Err(problem),
+        };
+        let bound = wait_bound(step, args, name, &made, &self.volume).await?;
+        check(&bound, &volume, name, &shape)?;
+        step.fact(Fact::Remade { was_uid: uid(&self.original).to_owned(), uid: uid(&bound).to_owned() })?;
+        step.write("clean", pvc::plan_clean(Pvc(&bound))).await
+    }
+
+    /// The claim with what somebody wrote on it until it was deleted.
+    fn latest(&self) -> Result<Json, Problem> {
+        let journal = &self.step.session.door.journal;
+        let mut latest = self.original.clone();
+        if let Some(part) = journal.recorded(&self.step.id.part("delete-original"))
+            && let Phase::Done { out, blob } = part.phase
+        {
+            let last = journal.output(&out, blob.as_deref())?;
+            if uid(&last) == uid(&self.original) {
+                for field in ["labels", "annotations"] {
+                    latest["metadata"][field] = last["metadata"][field].clone();
+                }
+            }
+        }
+        Ok(latest)
+    }
+}
