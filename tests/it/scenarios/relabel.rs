@@ -1,6 +1,6 @@
 //! Another class on the same volume: `--engine relabel`, and `auto`, which chooses it where it is certain.
 
-use super::shop::{Shop, freeze_at, id, is, open, shop, thaw};
+use super::shop::{Shop, freeze_at, is, open, shop, thaw};
 use crate::world::{World, cluster_test, opts};
 use serde_json::{Value, json};
 
@@ -61,6 +61,52 @@ cluster_test!(a_claim_gets_another_class_on_its_volume_and_the_way_back_loses_no
     w.pvmigrate(&["rollback", &run, "--yes"]).await.succeeds().done();
     stands_where_it_stood(w, &shop, &slow, "Delete").await;
     assert_eq!(w.get("pvc", "data").await["metadata"]["labels"]["team"], "shop");
+});
+
+cluster_test!(lab "directories of the real cluster are mounted without options" mount_options_are_those_of_the_new_class, async |w: &World| {
+    let slow = w.class_with("slow", json!({"mountOptions": ["noatime"]})).await;
+    let fast = w.class_with("fast", json!({"mountOptions": ["nodev", "noatime"]})).await;
+    w.claim("data", &slow, "64Mi", &["ReadWriteOnce"]).await;
+    w.exercise_deployment("web", 1, &[("data", "data")], opts()).await;
+    let shop = open(w, slow, fast).await;
+    let options = async || w.pv_of("data").await["spec"]["mountOptions"].clone();
+    assert_eq!(options().await, json!(["noatime"]));
+    shop.start(&RELABEL).wait().await.succeeds().done();
+    assert_eq!(options().await, json!(["nodev", "noatime"]));
+    w.pvmigrate(&["rollback", &w.run_id(), "--yes"]).await.succeeds().done();
+    assert_eq!(options().await, json!(["noatime"]));
+    shop.runs(1).await;
+});
+
+cluster_test!(a_quota_of_the_new_class_is_told_before_and_one_of_all_classes_has_room, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    let of_class = format!("{}.storageclass.storage.k8s.io/requests.storage", shop.to);
+    let quota = |hard: Value| json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "room"}, "spec": {"hard": hard}});
+    let counted = async |resource: &str| {
+        let used = async || {
+            let now = w.get("ResourceQuota", "room").await;
+            now["status"]["used"].get(resource).map(|_| ())
+        };
+        w.until("the quota is counted", std::time::Duration::from_secs(60), used).await;
+    };
+    w.apply(quota(json!({&of_class: "1Mi"}))).await;
+    counted(&of_class).await;
+    let before = w.picture().await;
+    shop.start(&RELABEL)
+        .wait()
+        .await
+        .exits(3)
+        .says("would be refused")
+        .says("exceeded quota")
+        .says("nothing was changed")
+        .done();
+    w.unchanged_since(&before).await;
+    w.delete("ResourceQuota", "room").await;
+    // It is full with the very claim that is made anew.
+    w.apply(quota(json!({"requests.storage": "64Mi", "persistentvolumeclaims": "1"}))).await;
+    counted("requests.storage").await;
+    shop.start(&RELABEL).wait().await.succeeds().done();
+    stands_where_it_stood(w, &shop, &shop.to, "Delete").await;
 });
 
 cluster_test!(the_disks_of_a_set_get_another_class_where_they_are, async |w: &World| {
@@ -176,7 +222,6 @@ cluster_test!(what_a_set_makes_of_its_own_accord_stands_on_the_reserved_volume, 
     w.still_intact().await;
     w.pvmigrate(&["resume"]).await.succeeds().done();
     assert_eq!(w.pv_of("data-db-0").await["metadata"]["uid"], before["metadata"]["uid"]);
-    let _ = id;
     w.ready("StatefulSet", "db").await;
     w.still_intact().await;
 });
