@@ -27,10 +27,17 @@ pub struct Shop {
     pub kind: &'static str,
     pub workload: &'static str,
     pub claim: &'static str,
+    /// How it is moved.
+    pub engine: &'static str,
 }
 
-pub const WEB: Shop =
-    Shop { yaml: include_str!("../../scenarios/crash.yaml"), kind: "Deployment", workload: "web", claim: "data" };
+pub const WEB: Shop = Shop {
+    yaml: include_str!("../../scenarios/crash.yaml"),
+    kind: "Deployment",
+    workload: "web",
+    claim: "data",
+    engine: "native",
+};
 /// The same whose every line is acknowledged.
 pub const ACKED: Shop = Shop { yaml: include_str!("../../scenarios/crash-acks.yaml"), ..WEB };
 /// The same with a StatefulSet, which makes its claim anew by itself.
@@ -39,15 +46,17 @@ pub const DB: Shop = Shop {
     kind: "StatefulSet",
     workload: "db",
     claim: "data-db-0",
+    engine: "native",
 };
+/// The same two where the volume stays, and only its class is another.
+pub const STAYS: Shop = Shop { engine: "relabel", ..ACKED };
+pub const DB_STAYS: Shop = Shop { engine: "relabel", ..DB };
 
 pub(super) const RUN: &str = "01234567";
 
 pub struct Trial {
     oracle: Arc<Mutex<Oracle>>,
     pub shop: &'static Shop,
-    /// How it is moved.
-    engine: &'static str,
     faults: Mutex<Option<Faults>>,
     stopped: Mutex<Option<Problem>>,
     /// The rows of the last run's table.
@@ -79,7 +88,6 @@ impl Trial {
         Trial {
             oracle,
             shop,
-            engine: "native",
             faults: Mutex::default(),
             stopped: Mutex::default(),
             told: Mutex::default(),
@@ -94,11 +102,6 @@ impl Trial {
         let mut trial = Trial::new();
         trial.stage.in_cluster = true;
         trial
-    }
-
-    /// One in which the volume stays, and only its class is another.
-    pub fn relabelling(shop: &'static Shop) -> Trial {
-        Trial { engine: "relabel", ..Trial::of(shop) }
     }
 
     /// How many bytes of records a run has in the cluster.
@@ -143,7 +146,7 @@ impl Trial {
         }
         args.insert("source-sc".into(), "slow".into());
         args.insert("dest-sc".into(), "fast".into());
-        args.insert("engine".into(), self.engine.into());
+        args.insert("engine".into(), self.shop.engine.into());
         // What somebody else makes of the same class is none of what is moved.
         args.insert("selector".into(), "!thief".into());
         let args = Value::Object(args);
@@ -200,7 +203,8 @@ impl Trial {
     pub fn told_the_truth(&self) -> Result<(), String> {
         let told = self.told.lock().unwrap().clone();
         let [row] = &told[..] else { return Err(format!("I18 one claim was to be moved, told was {told:?}")) };
-        let Shop { kind, workload, claim, .. } = *self.shop;
+        let Shop { kind, workload, claim, engine, .. } = *self.shop;
+        let stays = engine == "relabel";
         let differs = |what: &str, told: &Value, is: &Value| Err(format!("I18 {what}: {told}, but is {is}"));
         let source = self.oracle.lock().unwrap().directory().to_owned();
         let files = Digest::of(&source).files.values().filter(|entry| entry.kind == "file").count();
@@ -221,11 +225,16 @@ impl Trial {
                 ("its class", &json!("fast"), &target["spec"]["storageClassName"]),
                 ("its claim", &target["spec"]["claimRef"]["uid"], &is["metadata"]["uid"]),
                 ("the old volume is kept", &row["source_kept"], &json!(!old.is_null())),
-                ("its policy", &json!("Retain"), &old["spec"]["persistentVolumeReclaimPolicy"]),
+                (
+                    "its policy",
+                    &json!(if stays { "Delete" } else { "Retain" }),
+                    &old["spec"]["persistentVolumeReclaimPolicy"],
+                ),
                 ("its handle", &row["source_handle"], &json!(handle)),
-                ("its files", &row["files"], &json!(files)),
+                ("its files", &row["files"], &json!(if stays { 0 } else { files })),
+                ("the engine", &row["engine"], &json!(engine)),
                 ("Ready replicas", &web["spec"]["replicas"], &web["status"]["readyReplicas"]),
-                ("the comparison", &row["verified"], &json!("full")),
+                ("the comparison", &row["verified"], &json!(if stays { "same volume" } else { "full" })),
             ] {
                 if told != is {
                     return differs(what, told, is);

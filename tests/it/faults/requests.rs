@@ -1,7 +1,7 @@
 //! Every request of an undisturbed run meets everything that a server and a network can answer instead.
 
 use super::{ONE, Reference, equal, named, reference};
-use crate::crash::trial::{ACKED, Trial};
+use crate::crash::trial::{ACKED, STAYS, Shop, Trial};
 use crate::matrix::{Came, Level, Plan};
 use pvmigrate::cli::exit_code;
 use pvmigrate::lab::faults::{Again, Answer, Fault, Form, Seen, Then, Verb, When};
@@ -48,21 +48,30 @@ fn faults_of(seen: &Seen) -> Vec<Fault> {
 
 #[test]
 fn whatever_one_request_meets_the_run_ends_as_if_nothing_had_happened() {
-    let whole = reference(&ACKED);
+    every_request("whatever_one_request_meets", &ACKED);
+}
+
+#[test]
+fn whatever_one_request_of_a_relabelling_meets_it_ends_as_if_nothing_had_happened() {
+    every_request("whatever_one_request_of_a_relabelling_meets", &STAYS);
+}
+
+fn every_request(test: &'static str, shop: &'static Shop) {
+    let whole = reference(shop);
     let cases = named(whole.requests.iter().flat_map(faults_of));
     let plan = Plan {
-        test: "whatever_one_request_meets",
+        test,
         one: ONE,
         whole: Level::All,
         sample: if crate::matrix::level() == Level::Ci { Duration::from_secs(60) } else { Duration::from_secs(5) },
         at_once: 8,
     };
-    let met = plan.run(&cases, |faults| single(&whole, faults));
+    let met = plan.run(&cases, |faults| single(&whole, shop, faults));
     assert!(met > 0, "no fault had an occasion");
 }
 
-fn single(whole: &Reference, faults: &[Fault]) -> Result<Came, String> {
-    let trial = Trial::of(&ACKED);
+fn single(whole: &Reference, shop: &'static Shop, faults: &[Fault]) -> Result<Came, String> {
+    let trial = Trial::of(shop);
     let layer = trial.plan(faults.to_vec());
     let first = trial.run(&Doom::none(), false);
     let is_met = layer.unfired().is_empty();

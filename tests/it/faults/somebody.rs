@@ -4,7 +4,7 @@
 //! stops and says who or what it was, and goes on when that is over.
 
 use super::{ONE, Reference, equal, named, reference};
-use crate::crash::trial::{ACKED, DB, Shop, Trial};
+use crate::crash::trial::{ACKED, DB, DB_STAYS, STAYS, Shop, Trial};
 use crate::matrix::{Came, Level, Plan, level};
 use pvmigrate::cluster::text;
 use pvmigrate::lab::faults::{Change, Fault, Patch, Seen, Then, Verb, Which};
@@ -95,6 +95,19 @@ fn somebody_else_in_any_gap_of_a_statefulsets_run_costs_no_byte() {
     let test = "somebody_else_in_any_gap_of_a_statefulsets_run";
     let plan = Plan { test, one: ONE, whole: Level::All, sample, at_once: 8 };
     plan.run(&cases, |faults| single(&whole, &DB, faults));
+}
+
+/// The volume is one and the same for all of it.
+#[test]
+fn somebody_else_in_any_gap_of_a_relabelling_costs_no_byte() {
+    for (shop, only) in [(&STAYS, None), (&DB_STAYS, Some("scaled up"))] {
+        let whole = reference(shop);
+        let cases = cases(&whole.requests, shop, only);
+        let sample = if level() == Level::Ci { Duration::from_secs(20) } else { Duration::from_secs(3) };
+        let test = "somebody_else_in_any_gap_of_a_relabelling";
+        let plan = Plan { test, one: ONE, whole: Level::All, sample, at_once: 8 };
+        plan.run(&cases, |faults| single(&whole, shop, faults));
+    }
 }
 
 fn single(whole: &Reference, shop: &'static Shop, faults: &[Fault]) -> Result<Came, String> {

@@ -1,7 +1,7 @@
 //! Every write arrives twice, as from a proxy that tries again: each of a run, and each of what takes it back.
 
 use super::{ONE, equal, named, reference};
-use crate::crash::trial::{ACKED, Trial};
+use crate::crash::trial::{ACKED, STAYS, Shop, Trial};
 use crate::matrix::{Came, Level, Plan};
 use pvmigrate::lab::faults::{Fault, Seen, Then};
 use pvmigrate::trial::Doom;
@@ -22,13 +22,22 @@ fn without_its_volume(name: &str) -> String {
 
 #[test]
 fn a_write_that_arrives_twice_is_done_once() {
-    let whole = reference(&ACKED);
+    each_write("a_write_that_arrives_twice", &ACKED, 20);
+}
+
+#[test]
+fn a_write_of_a_relabelling_that_arrives_twice_is_done_once() {
+    each_write("a_write_of_a_relabelling_that_arrives_twice", &STAYS, 8);
+}
+
+fn each_write(test: &'static str, shop: &'static Shop, least: usize) {
+    let whole = reference(shop);
     let cases = twice(&whole.requests);
-    assert!(cases.len() > 20, "{} writes", cases.len());
+    assert!(cases.len() > least, "{} writes", cases.len());
     let sample = Duration::from_secs(3);
-    let plan = Plan { test: "a_write_that_arrives_twice", one: ONE, whole: Level::Ci, sample, at_once: 4 };
+    let plan = Plan { test, one: ONE, whole: Level::Ci, sample, at_once: 4 };
     plan.run(&cases, |faults| {
-        let trial = Trial::of(&ACKED);
+        let trial = Trial::of(shop);
         let layer = trial.plan(faults.clone());
         trial.run(&Doom::none(), false)?;
         if !layer.unfired().is_empty() {
