@@ -11,8 +11,9 @@ use super::{SLACK_S, stamp};
 use crate::copy::report::{
     CopyReport, DIFFERENCES_MAX, Difference, FailKind, Line, MESSAGES_MAX, Mode, Pass, Phase, Progress, VerifyReport,
 };
+use crate::copy::waive::{Kind, Waived};
 use jiff::Timestamp;
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -83,6 +84,10 @@ fn kind() -> impl Strategy<Value = FailKind> {
     ])
 }
 
+fn waived() -> impl Strategy<Value = Waived> {
+    btree_map(select(vec![Kind::Acl, Kind::Owner, Kind::Xattr]), any::<u64>(), 0..3)
+}
+
 fn time() -> impl Strategy<Value = Timestamp> {
     // Of the years that four digits say.
     (-62_135_596_800..253_402_300_000_i64, 0..1_000_000_000_i32)
@@ -96,6 +101,7 @@ prop_compose! {
         numbers in any::<[u64; 6]>(),
         (began, ended, eighths) in (time(), time(), any::<u32>()),
         (meaning, messages) in (any::<String>(), vec(any::<String>(), 0..MESSAGES_MAX)),
+        waived in waived(),
     ) -> CopyReport {
         let pass = if is_final { Pass::Final } else { Pass::Hot };
         let (exit, kind) = match ok {
@@ -107,7 +113,7 @@ prop_compose! {
         CopyReport {
             ok, pass, engine: "native".into(), exit, meaning, kind, retryable,
             started_at: stamp(began), ended_at: stamp(ended), seconds: f64::from(eighths) / 8.0,
-            files_total, bytes_total, files_copied, bytes_copied, files_deleted, reread, messages,
+            files_total, bytes_total, files_copied, bytes_copied, files_deleted, reread, messages, waived,
         }
     }
 }
@@ -127,6 +133,7 @@ prop_compose! {
         (began, eighths, digests) in (time(), any::<u32>(), any::<[u8; 2]>()),
         (differences, more) in (vec(difference(), 0..DIFFERENCES_MAX), 0..9u64),
         messages in vec(any::<String>(), 0..MESSAGES_MAX),
+        (differences_by_kind, waived) in (waived(), waived()),
     ) -> VerifyReport {
         let digest = |n: u8| blake3::hash(&[n]).to_hex().to_string();
         let differences = if ok { Vec::new() } else { differences };
@@ -137,7 +144,7 @@ prop_compose! {
             source_read_at: stamp(began), target_read_at: stamp(began), seconds: f64::from(eighths) / 8.0,
             kind: kind.filter(|_| !ok),
             differences_total: if ok { 0 } else { differences.len() as u64 + more },
-            differences, messages,
+            differences, differences_by_kind, waived, messages,
         }
     }
 }
