@@ -211,9 +211,9 @@ impl Relabel<'_> {
         let (step, door) = (self.step, &self.step.session.door);
         let journal = &door.journal;
         if journal.recorded(&step.id.part("return")).is_some() {
-            // This process ended when it was on its way to say so.
+            // An attempt that ended with that is over: the next one is another step.
             self.give_back().await?;
-            return Err(self.used("it was used again"));
+            return Err(self.given_back());
         }
         let is_quiet = async {
             step.guarding(run::our_pods_are_gone(door, &self.name)).await?;
@@ -291,10 +291,10 @@ impl Relabel<'_> {
         wait_bound(self.step, self.args, &self.name, &now, &self.volume).await
     }
 
-    fn used(&self, why: &str) -> Problem {
-        Problem::new(Kind::Voided, format!("claim `{}` stays on its volume: {why}", self.name))
+    fn given_back(&self) -> Problem {
+        Problem::new(Kind::Voided, format!("claim `{}` stays on its volume: it was given back", self.name))
             .retryable()
-            .hint("stop what uses it again")
+            .hint("stop what uses it, and once more")
     }
 
     /// The claim is going, or gone.

@@ -205,6 +205,47 @@ cluster_test!(a_claim_that_is_used_again_gets_its_volume_back_and_is_let_go_late
     stands_where_it_stood(w, &shop, &shop.to, "Delete").await;
 });
 
+cluster_test!(a_claim_that_cannot_go_keeps_its_volume_and_resume_finishes_the_unit, async |w: &World| {
+    let (slow, fast) = (w.class("slow").await, w.class("fast").await);
+    for claim in ["data", "logs"] {
+        w.claim(claim, &slow, "64Mi", &["ReadWriteOnce"]).await;
+    }
+    w.exercise_deployment("web", 1, &[("data", "data"), ("logs", "logs")], opts()).await;
+    w.ready("Deployment", "web").await;
+    let before = [w.pv_of("data").await, w.pv_of("logs").await];
+    let finalizers = async |more: &[&str]| {
+        let all = [&["kubernetes.io/pvc-protection"], more].concat();
+        w.patch("pvc", "logs", json!({"metadata": {"finalizers": all}})).await;
+    };
+    let mut run =
+        w.start(&["run", "sc-migrate", "--source-sc", &slow, "--dest-sc", &fast, "--yes", "--engine", "relabel"]);
+    freeze_at(&mut run, |event| is(event, "start", ".stop")).await;
+    finalizers(&["example.org/held"]).await;
+    thaw(&run);
+    run.wait().await.exits(4).says("example.org/held").says("pvmigrate resume").done();
+    // The first is done, and the second is as it was; nobody has lost a volume.
+    let classes = async || {
+        [w.get("pvc", "data").await, w.get("pvc", "logs").await].map(|one| one["spec"]["storageClassName"].clone())
+    };
+    assert_eq!(classes().await, [json!(fast), json!(slow)]);
+    assert_eq!(w.get("pvc", "logs").await["status"]["phase"], "Bound");
+    w.ready("Deployment", "web").await;
+    w.still_intact().await;
+    finalizers(&[]).await;
+    w.pvmigrate(&["resume"]).await.succeeds().done();
+    assert_eq!(classes().await, [json!(fast), json!(fast)]);
+    for (claim, was) in ["data", "logs"].into_iter().zip(&before) {
+        assert_eq!(w.pv_of(claim).await["metadata"]["uid"], was["metadata"]["uid"], "{claim}");
+    }
+    w.ready("Deployment", "web").await;
+    w.still_intact().await;
+    assert_eq!(w.leftovers().await, Vec::<String>::new());
+    w.pvmigrate(&["rollback", &w.run_id(), "--yes"]).await.succeeds().done();
+    assert_eq!(classes().await, [json!(slow), json!(slow)]);
+    w.ready("Deployment", "web").await;
+    w.still_intact().await;
+});
+
 cluster_test!(what_a_set_makes_of_its_own_accord_stands_on_the_reserved_volume, async |w: &World| {
     let (slow, fast) = (w.class("slow").await, w.class("fast").await);
     w.exercise_statefulset("db", 1, &slow, "32Mi", opts()).await;
