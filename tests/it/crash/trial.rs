@@ -240,7 +240,7 @@ impl Trial {
                     return differs(what, told, is);
                 }
             }
-            if row["downtime_s"].as_f64().is_some_and(|seconds| seconds > 0.0) {
+            if row["downtime_s"].as_f64().is_some_and(|seconds| seconds > 0.0 || (stays && seconds == 0.0)) {
                 return Ok(());
             }
             differs("the downtime", &row["downtime_s"], &Value::Null)
