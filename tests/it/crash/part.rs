@@ -5,9 +5,9 @@ use super::{SAMPLE, each, lines, reference};
 use pvmigrate::trial::{Doom, How};
 
 /// The last comparison before the workload is stopped; the claims of the unit are switched after it.
-const HOT: &str = "root/8~shop/data/8";
+const HOT: &str = "root/9~shop/data/8";
 /// The target is there and protected, and nothing is copied yet.
-const PREPARED: &str = "root/8~shop/data/5";
+const PREPARED: &str = "root/9~shop/data/5";
 
 fn moved() -> Trial {
     let trial = Trial::new();
@@ -72,7 +72,7 @@ fn a_part_before_the_switch_is_taken_back_to_its_step() {
 fn parts_are_taken_back_one_after_the_other_and_then_the_whole() {
     let before = Trial::new().end().made_anew();
     let trial = moved();
-    trial.take_back_to(&Doom::none(), "reverse", "root/8~shop/data/13").unwrap();
+    trial.take_back_to(&Doom::none(), "reverse", "root/9~shop/data/13").unwrap();
     trial.run(&Doom::none(), true).unwrap();
     trial.take_back_to(&Doom::none(), "reverse", "root/7").unwrap();
     let unknown = trial.take_back_to(&Doom::none(), "reverse", HOT).unwrap_err();
