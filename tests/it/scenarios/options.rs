@@ -188,7 +188,7 @@ cluster_test!(a_user_that_may_not_read_the_files_is_told_how_to_copy, async |w: 
     shop.has_moved().await;
 });
 
-cluster_test!(metadata_that_is_waived_may_be_lost_and_no_other, async |w: &World| {
+cluster_test!(lab "the volumes of the real cluster let only root in" metadata_that_is_waived_may_be_lost_and_no_other, async |w: &World| {
     let (from, to) = (w.class("slow").await, w.class("fast").await);
     w.claim("data", &from, "64Mi", &["ReadWriteOnce"]).await;
     w.exercise_deployment("web", 1, &[("data", "data")], opts().run_as(1000)).await;
