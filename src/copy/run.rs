@@ -564,7 +564,7 @@ mod tests {
         drained["status"]["conditions"] =
             json!([{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]);
         let mut done = asked.clone();
-        (done["ok"], done["retryable"]) = (json!(true), json!(false));
+        (done["ok"], done["retryable"], done["kind"], done["exit"]) = (json!(true), json!(false), Json::Null, json!(0));
         done["meaning"] = json!("complete");
         let mut late = ended(0, "Completed", &done.to_string());
         late["status"]["reason"] = json!("Evicted");

@@ -3,7 +3,7 @@
 use super::super::copy::{Engine, Job, copy};
 use super::super::stop::Stop;
 use super::super::verify;
-use crate::copy::report::{CopyReport, FailKind, Mode, Pass, VerifyReport};
+use crate::copy::report::{CopyReport, FailKind, Line, Mode, Pass, VerifyReport};
 use crate::copy::waive::Waive;
 use proptest::prelude::*;
 use std::fs::{self, File};
@@ -134,6 +134,10 @@ fn a_first_pass_makes_it_equal_whatever_was_there() {
     // All of it differed, zeros too.
     assert_eq!(report.bytes_copied, SIZE);
     bench.are_equal();
+    for mode in [Mode::Full, Mode::Metadata] {
+        let line = Line::VerifyReport(bench.verify(mode));
+        assert_eq!(Line::parse(&line.to_json()), Some(line), "the host takes it for good");
+    }
     assert_eq!(
         read(&bench.target)[SIZE as usize..],
         noise((SIZE + 4096) as usize, 2)[SIZE as usize..],
