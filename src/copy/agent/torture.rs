@@ -158,7 +158,7 @@ impl Volume {
     }
 
     pub(super) fn used(&self) -> u64 {
-        let stat = rustix::fs::statvfs(&self.place()).unwrap();
+        let stat = rustix::fs::statvfs(self.place()).unwrap();
         (stat.f_blocks - stat.f_bfree) * stat.f_frsize
     }
 }

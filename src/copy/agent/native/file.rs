@@ -151,7 +151,7 @@ impl Worker<'_> {
         };
         let open = Open { source: file, before, target, way };
         // What looks equal is compared: the report says what differed.
-        let is_new = !found.target.as_ref().is_some_and(|t| (t.size, t.mtime) == (open.before.size, open.before.mtime));
+        let is_new = found.target.as_ref().is_none_or(|t| (t.size, t.mtime) != (open.before.size, open.before.mtime));
         if is_new && self.content(&open, path, |content| content.share())? {
             self.go_on(open.before.size, 0);
             return self.finish(found, &open, true).map(|()| Made::Done);
