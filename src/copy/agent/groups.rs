@@ -15,12 +15,21 @@ type Id = (u64, u64);
 
 #[derive(Default)]
 pub struct Groups {
-    sides: [HashMap<Id, Group>; 2],
+    sides: [Inodes; 2],
     names: Vec<Name>,
 }
 
-/// A name, and its inode on either side.
-type Name = (Arc<[u8]>, [Option<Id>; 2]);
+/// The inodes of one side. Apart from their numbers, as a table of numbers has many empty places, and there may be millions.
+#[derive(Default)]
+struct Inodes {
+    places: HashMap<Id, u32>,
+    groups: Vec<Group>,
+}
+
+/// A name, and where its inode is on either side; [`NOWHERE`] if it is not.
+type Name = (Arc<[u8]>, [u32; 2]);
+const NOWHERE: u32 = u32::MAX;
+
 /// Takes a difference: path, what, source's value, target's value.
 type Tell<'a> = &'a mut dyn FnMut(&[u8], &str, String, String);
 
@@ -39,27 +48,28 @@ impl Groups {
     /// Notes a name. Returns which of its inodes are new.
     pub fn add(&mut self, path: &[u8], nodes: [Option<&Node>; 2]) -> [bool; 2] {
         let path: Arc<[u8]> = path.into();
-        let (mut ids, mut are_new) = ([None, None], [false, false]);
+        let (mut places, mut are_new) = ([NOWHERE; 2], [false, false]);
         for (side, node) in nodes.into_iter().enumerate() {
             let Some(node) = node.filter(|node| node.kind != FileType::Directory) else { continue };
-            let id = (node.dev, node.ino);
-            ids[side] = Some(id);
-            let group = self.sides[side].entry(id).or_insert_with(|| {
+            let Inodes { places: known, groups } = &mut self.sides[side];
+            let place = *known.entry((node.dev, node.ino)).or_insert_with(|| {
                 are_new[side] = true;
-                Group { first: path.clone(), content: None }
+                groups.push(Group { first: path.clone(), content: None });
+                u32::try_from(groups.len() - 1).expect("four billion of them do not fit into memory")
             });
+            places[side] = place;
+            let group = &mut groups[place as usize];
             if order(&path) < order(&group.first) {
                 group.first = path.clone();
             }
         }
-        self.names.push((path, ids));
+        self.names.push((path, places));
         are_new
     }
 
     /// True if whoever asks is to read the inode and [`Groups::keep`] what came of it.
     pub fn is_to_be_read(&mut self, side: usize, node: &Node) -> bool {
-        let group = self.sides[side].get_mut(&(node.dev, node.ino));
-        group.is_some_and(|group| match group.content {
+        self.sides[side].of(node).is_some_and(|group| match group.content {
             None | Some(Content::Reused) => {
                 group.content = Some(Content::Failed);
                 true
@@ -70,7 +80,7 @@ impl Groups {
 
     /// What an inode holds.
     pub fn keep(&mut self, side: usize, node: &Node, content: Content) {
-        if let Some(group) = self.sides[side].get_mut(&(node.dev, node.ino)) {
+        if let Some(group) = self.sides[side].of(node) {
             match (&group.content, &content) {
                 (Some(_), Content::Reused) => {}
                 _ => group.content = Some(content),
@@ -82,8 +92,8 @@ impl Groups {
     pub fn close(mut self, sums: &mut [Sum; 2], tell: Tell<'_>) {
         self.names.sort_unstable_by(|(a, _), (b, _)| order(a).cmp(&order(b)));
         let mut compared = HashSet::new();
-        for (path, ids) in &self.names {
-            let [source, target] = [0, 1].map(|side| ids[side].and_then(|id| self.sides[side].get(&id)));
+        for (path, places) in &self.names {
+            let [source, target] = [0, 1].map(|side: usize| self.sides[side].groups.get(places[side] as usize));
             for (group, sum) in [source, target].into_iter().zip(sums.iter_mut()) {
                 if let Some(group) = group {
                     sum.add(&thing(&[b"link", path, &group.first]));
@@ -99,13 +109,13 @@ impl Groups {
             }
             if let [Some(Content::Hash(a)), Some(Content::Hash(b))] = [&source.content, &target.content]
                 && a != b
-                && compared.insert(*ids)
+                && compared.insert(*places)
             {
                 tell(path, "content", a.to_hex().to_string(), b.to_hex().to_string());
             }
         }
         for (side, sum) in self.sides.iter().zip(sums) {
-            for group in side.values() {
+            for group in &side.groups {
                 let content: &[u8] = match &group.content {
                     None | Some(Content::None) => b"none",
                     Some(Content::Reused) => b"reused",
@@ -115,6 +125,13 @@ impl Groups {
                 sum.add(&thing(&[b"content", &group.first, content]));
             }
         }
+    }
+}
+
+impl Inodes {
+    fn of(&mut self, node: &Node) -> Option<&mut Group> {
+        let place = self.places.get(&(node.dev, node.ino))?;
+        self.groups.get_mut(*place as usize)
     }
 }
 
