@@ -9,8 +9,11 @@
 //! wire (`slow`). Every tool makes the same copy in every round, one after the
 //! other and another one first each time; the medians are printed as a table. Whoever does not write to the disk by
 //! himself is followed by a `sync`, which is counted. A tool that is not installed is left out, by name.
+//!
+//! `--only million` measures no time but the memory that this program takes for a million files.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a bench measures and prints")]
 
+mod million;
 mod slow;
 
 use std::fs::{self, File};
@@ -83,6 +86,10 @@ struct Options {
 fn main() {
     let options = options();
     let dir = tempfile::tempdir_in(&options.dir).expect("a directory for the trees");
+    if options.only == "million" {
+        million::table(dir.path());
+        return;
+    }
     println!("| task | {} |", TOOLS.map(|tool| tool.name).join(" | "));
     println!("|---|{}", "---|".repeat(TOOLS.len()));
     let wanted = |word: &str| word.contains(&options.only);
@@ -174,7 +181,7 @@ fn table(task: &str, source: &Path, dir: &Path, options: &Options, to: Where) {
             if !is_there(&TOOLS[n]) {
                 continue;
             }
-            let volume = matches!(to, Where::Volume).then(|| Volume::new(dir));
+            let volume = matches!(to, Where::Volume).then(|| Volume::new(dir, None));
             let target = volume.as_ref().map_or_else(|| dir.join("target"), |volume| volume.place.clone());
             fs::create_dir_all(&target).expect("it is ours");
             let (seen_source, seen_target) = (dir.join("seen-source"), dir.join("seen-target"));
@@ -199,7 +206,7 @@ fn table(task: &str, source: &Path, dir: &Path, options: &Options, to: Where) {
 
 /// A pass over a copy that is up to date.
 fn unchanged(task: &str, source: &Path, dir: &Path, options: &Options) {
-    let volume = Volume::new(dir);
+    let volume = Volume::new(dir, None);
     let target = volume.place.clone();
     let program = TOOLS[0].program;
     let output = Command::new(program).args(["agent", "copy"]).args([source, &target]).args(["--pass", "hot"]).output();
@@ -229,13 +236,16 @@ struct Volume {
 }
 
 impl Volume {
-    fn new(dir: &Path) -> Volume {
+    fn new(dir: &Path, inodes: Option<u32>) -> Volume {
         let volume = Volume { image: dir.join("volume.ext4"), place: dir.join("volume") };
         let file = File::create(&volume.image).expect("the disk has room");
         file.set_len(12 << 30).expect("files may have holes");
         fs::create_dir_all(&volume.place).expect("it is ours");
         // Nothing is left to be done by the kernel later.
-        run("mkfs.ext4", &["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"], &[&volume.image]);
+        let options = ["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"].map(str::to_owned).into_iter();
+        let inodes = inodes.into_iter().flat_map(|inodes| ["-N".to_owned(), inodes.to_string()]);
+        let options: Vec<_> = options.chain(inodes).collect();
+        run("mkfs.ext4", &options.iter().map(String::as_str).collect::<Vec<_>>(), &[&volume.image]);
         run("mount", &["-o", "loop"], &[&volume.image, &volume.place]);
         volume
     }
