@@ -240,7 +240,8 @@ async fn too_little(step: &Step, unit: &Unit, targets: &[Json]) -> Result<Vec<Re
 }
 
 /// What a move is made of.
-const OF_A_MOVE: [&str; 9] = [
+const OF_A_MOVE: [&str; 10] = [
+    "find_obstacles",
     "set_retain",
     "create_pvc",
     "run_copy_pod",
