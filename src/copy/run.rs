@@ -114,20 +114,18 @@ pub async fn run(
             lost.push(Lost { pod: uid(&made).to_owned(), reason: reason.clone(), said: said.clone() });
             next = end::next(&lost, plan.task.on_one_thread().is_some());
         }
-        // What it came to must outlive the pod.
-        door.journal.beat(
-            id,
-            word,
-            match next {
-                Next::Another { .. } => json!({"lost": lost}),
-                Next::Over => json!({"attempt": attempt, "pod": uid(&made), "report": report, "node": node,
-                    "lost": lost[..attempt - 1]}),
-            },
-        )?;
+        let row = end::row(one.as_ref().map_or("", |(reason, _)| reason));
+        let is_result = one.is_none() || is_report || !row.hint.is_empty() || row.reasons.is_empty();
+        // What it came to must outlive the pod. Of pods that came to nothing only that is kept: resume makes one more.
+        let came_to = match next {
+            Next::Over if is_result => json!({"attempt": attempt, "pod": uid(&made), "report": report, "node": node,
+                "lost": lost[..attempt - 1]}),
+            _ => json!({"lost": lost}),
+        };
+        door.journal.beat(id, word, came_to)?;
         // The next pod must not meet the last one on the target; after the last one whoever needs the claims waits.
         remove(door, &delete_id, &plan, uid(&made), next != Next::Over).await?;
-        let (reason, said) = one.unwrap_or_default();
-        let row = end::row(&reason);
+        let (_, said) = one.unwrap_or_default();
         match next {
             Next::Another { pause, on_one_thread } => {
                 let how = if on_one_thread { ", with one thread" } else { "" };
@@ -135,14 +133,13 @@ pub async fn run(
                 let pause = pause.as_secs();
                 voice.warn(&format!("{who}: the {word} pod {}{said}: another one in {pause} s{how}", row.means));
             }
-            Next::Over if is_report || !row.hint.is_empty() || row.reasons.is_empty() => {
-                return Ok(Ended { report, node });
-            }
+            Next::Over if is_result => return Ok(Ended { report, node }),
             Next::Over => {
                 let times = lost.len();
                 let message =
                     format!("{times} {word} pods of {who} ended without a result: the last one {}", row.means);
-                return Err(Problem::new(Kind::Copy, message).quote(said).retryable());
+                let problem = Problem::new(Kind::Copy, message).retryable();
+                return Err(if said.is_empty() { problem } else { problem.quote(said) });
             }
         }
     }
@@ -150,7 +147,8 @@ pub async fn run(
 
 /// True for a failure that the next pod may not meet.
 fn is_passing(report: &Json) -> bool {
-    report["ok"] == json!(false) && report["retryable"] == json!(true)
+    // A verification that was told to stop says nothing but that.
+    report["ok"] == json!(false) && (report["retryable"] == json!(true) || report["kind"] == "interrupted")
 }
 
 fn pod_name(plan: &PodPlan, id: &StepId, attempt: usize) -> String {

@@ -314,7 +314,12 @@ async fn reserve(step: &Step, args: &Args, like: &Json, temporary: &PvcRef, name
         patch: args.option("pod_patch").cloned().unwrap_or(Json::Null),
     };
     crate::copy::pod::check_patch(&plan.patch)?;
-    crate::copy::run::run(&step.session.door, &step.id, &plan, &name.to_string(), &step.session.voice).await.map(|_| ())
+    let door = &step.session.door;
+    let ended = crate::copy::run::run(door, &step.id, &plan, &name.to_string(), &step.session.voice).await?;
+    if ended.report["ok"] == json!(false) {
+        return Err(crate::copy::run::copy_problem(&ended.report, &format!("`{name}`")));
+    }
+    Ok(())
 }
 
 /// Adds what the provisioner said.

@@ -69,6 +69,43 @@ cluster_test!(lab "no node of the real cluster can be made short of memory" a_fi
     assert_eq!(w.digest("data").await.under("bulk").files.len(), 15_001);
 });
 
+cluster_test!(lab "it is a matter of the journal, and takes as long as the pauses" a_pass_whose_pods_all_died_is_gone_on_with_by_resume, async |w: &World| {
+    let shop = shop(w, "slow", "fast").await;
+    w.in_volume("data", bulk).await;
+    for pass in ["hot", "final"] {
+        let mut run = if pass == "hot" { shop.start(&[]) } else { w.start(&["resume"]) };
+        if pass == "final" {
+            freeze_at(&mut run, |event| is(event, "start", ".stop")).await;
+            w.in_volume("data", |dir| {
+                std::fs::create_dir(dir.join("more")).expect("a directory can be made");
+                bulk(&dir.join("more"));
+            })
+            .await;
+            thaw(&run);
+        }
+        let (mut pod, step) = copy_pod(&mut run, pass).await;
+        for attempt in 1..=4 {
+            let copying = async || Some(processes_of(&pod)).filter(|all| !all.is_empty());
+            for process in w.until("the copy to be at work", LONG, copying).await {
+                let _ = kill_process(process, Signal::KILL);
+            }
+            if attempt < 4 {
+                let next = format!("{step}.create-{}", attempt + 1);
+                let made = run.wait_for_event(|event| is(event, "done", &next)).await;
+                pod = made["out"]["metadata"]["name"].as_str().expect("a pod has a name").to_owned();
+            }
+        }
+        let said = run.wait().await.exits(4);
+        said.says("4 copy pods of").says("ended without a result: the last one was killed").says("pvmigrate resume").done();
+        // Nothing was given up: the target is there, and what is stopped is gone on with.
+        assert_eq!(w.list("pvc").await.len(), 2, "{pass}");
+    }
+    assert_eq!(w.get("Deployment", "web").await["spec"]["replicas"], 0);
+    w.pvmigrate(&["resume"]).await.succeeds().done();
+    shop.has_moved().await;
+    assert_eq!(w.digest("data").await.under("bulk").files.len(), 15_001);
+});
+
 cluster_test!(lab "the containers of the real cluster have no limit of memory" a_copy_pod_out_of_memory_goes_on_with_one_thread_and_then_fails, async |w: &World| {
     let shop = shop(w, "slow", "fast").await;
     w.in_volume("data", bulk).await;
