@@ -59,6 +59,31 @@ fn kind(node: &Node) -> (u8, &'static str) {
     }
 }
 
+impl Entry<'_> {
+    /// The kind that a difference is of, if it is waived. What runs as its owner needs that very one; and an ACL or a
+    /// capability that only the target has gives more than the source does, which is not to be without something.
+    pub fn waived(&self, what: &str) -> Option<Kind> {
+        let kind = Kind::of_difference(what)?;
+        let is_waived = match what.strip_prefix("xattr ") {
+            Some(name) => self.is_without(name.as_bytes()),
+            None => self.is_without_owner(),
+        };
+        is_waived.then_some(kind)
+    }
+
+    fn is_without_owner(&self) -> bool {
+        let runs_as_owner = |node: &&Node| node.kind == FileType::RegularFile && node.mode & 0o6000 != 0;
+        self.waive.has(Kind::Owner) && !self.nodes.iter().flatten().any(runs_as_owner)
+    }
+
+    fn is_without(&self, name: &[u8]) -> bool {
+        let kind = Kind::of_attribute(name);
+        let gives_more = kind == Kind::Acl || name == b"security.capability";
+        let has = |node: &Node| node.xattrs.iter().any(|(own, _)| own == name);
+        self.waive.has(kind) && (!gives_more || self.nodes[0].is_some_and(has))
+    }
+}
+
 /// Tells every difference as what, source's value, target's value.
 pub fn compare(entry: &Entry<'_>, tell: &mut dyn FnMut(String, String, String)) {
     let mut differ = |what: &str, source: String, target: String| {
@@ -134,13 +159,13 @@ pub fn digest(entry: &Entry<'_>, side: usize) -> Option<blake3::Hasher> {
     part(&[kind(node).0]);
     part(&mode(node).unwrap_or(0).to_le_bytes());
     for id in [node.uid, node.gid] {
-        if entry.waive.has(Kind::Owner) { part(b"") } else { part(&id.to_le_bytes()) }
+        if entry.is_without_owner() { part(b"") } else { part(&id.to_le_bytes()) }
     }
     part(&size(node).unwrap_or(0).to_le_bytes());
     part(&mtime(node).unwrap_or(0).to_le_bytes());
     part(&device(node).unwrap_or(0).to_le_bytes());
     part(&node.link);
-    let counts = |name: &[u8]| !entry.waive.has(Kind::of_attribute(name));
+    let counts = |name: &[u8]| !entry.is_without(name);
     let xattrs: Vec<_> = node.xattrs.iter().filter(|(name, _)| counts(name)).collect();
     part(&(xattrs.len() as u64).to_le_bytes());
     for (name, value) in xattrs {

@@ -243,10 +243,9 @@ impl Comparison<'_> {
             found.files += 1;
             found.bytes += if are_new[0] { node.size } else { 0 };
         }
-        let (waived, differences): (Vec<_>, Vec<_>) = differences
-            .into_iter()
-            .partition(|(what, ..)| Kind::of_difference(what).is_some_and(|kind| self.job.waive.has(kind)));
-        let kinds = Waive::of(waived.iter().filter_map(|(what, ..)| Kind::of_difference(what)));
+        let (waived, differences): (Vec<_>, Vec<_>) =
+            differences.into_iter().partition(|(what, ..)| entry.waived(what).is_some());
+        let kinds = Waive::of(waived.iter().filter_map(|(what, ..)| entry.waived(what)));
         for kind in kinds.kinds() {
             *found.waived.entry(kind).or_default() += 1;
         }

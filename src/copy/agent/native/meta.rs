@@ -89,16 +89,21 @@ impl Entry<'_> {
             // Each only if it differs: who is not root may give a file to a group of his.
             let (uid, gid) = (Uid::from_raw(source.uid), Gid::from_raw(source.gid));
             let (uid, gid) = ((held.uid != source.uid).then_some(uid), (held.gid != source.gid).then_some(gid));
-            let given = match way {
+            let give = |uid, gid| match way {
                 Way::Named => rustix::fs::chownat(self.dir, self.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW),
                 Way::Open(file) => rustix::fs::fchown(file, uid, gid),
             };
+            let given = give(uid, gid);
             let doing = format!("giving owner {}:{} to", source.uid, source.gid);
             if let Err(trouble) = given.map_err(|e| failed(&doing, &e.into())) {
                 // What is set for another owner would run as whoever copies.
                 let runs_as_owner = held.kind == FileType::RegularFile && source.mode & 0o6000 != 0;
                 if runs_as_owner || !outcome.may_be_without(Kind::Owner, &trouble) {
                     return Err(trouble);
+                }
+                // What of the two can be given is given.
+                if uid.is_some() && gid.is_some() && give(None, gid).is_err() {
+                    let _neither = give(uid, None);
                 }
                 without.push(Kind::Owner);
             }
