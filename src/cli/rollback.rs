@@ -252,7 +252,7 @@ fn options(args: &Args, how: &str, of_the_run: &Json) -> Result<Json, Problem> {
     };
     check_patch(&pod_patch)?;
     Ok(json!({
-        "how": how, "force": args.force, "pod_patch": pod_patch,
+        "how": how, "force": args.force, "pod_patch": pod_patch, "waive": given("waive"),
         "image": args.image.as_ref().map_or_else(|| given("image"), |image| json!(image)),
         "run_as": args.run_as.map_or_else(|| given("run-as"), |uid| json!(uid)),
         "typed": {"image": args.image, "pod_patch": args.pod_patch, "run_as": args.run_as},

@@ -130,17 +130,36 @@ pub fn claims<'a>(facts: impl IntoIterator<Item = &'a Json>) -> Vec<Json> {
         let of = |claim: &Json| claim["report"]["source"]["volume"] == fact["source"];
         match fact["fact"].as_str() {
             Some("signed") => {
-                let is_swapped = claims.iter().any(|claim| of(claim) && claim["swapped"] == true);
+                let before = claims.iter().find(|claim| of(claim));
+                let is_swapped = before.is_some_and(|claim| claim["swapped"] == true);
+                // The same comparison, signed once more when its workload runs again, is not better than it was.
+                let is_same = |claim: &&Json| {
+                    claim["report"]["verified_at"] == fact["report"]["verified_at"]
+                        && claim["report"]["target"] == fact["report"]["target"]
+                };
+                let voided = before.filter(is_same).map_or(Json::Null, |claim| claim["voided"].clone());
                 claims.retain(|claim| !of(claim));
                 let fits =
                     fact["digest"] == digest(&fact["report"]) && fact["source"] == fact["report"]["source"]["volume"];
                 claims.push(json!({
                     "claim": fact["report"]["claim"], "report": fact["report"], "digest": fact["digest"], "fits": fits,
-                    "swapped": is_swapped, "voided": null,
+                    "swapped": is_swapped, "voided": voided,
                 }));
             }
             Some("swapped") => {
-                claims.iter_mut().filter(|claim| of(claim)).for_each(|claim| claim["swapped"] = true.into())
+                // The way back of an earlier one: its claim is where it was.
+                let is_back = |claim: &Json| {
+                    let [source, target] = ["source", "target"].map(|side| &claim["report"][side]["volume"]);
+                    *target == fact["source"] && *source == fact["target"]
+                };
+                for claim in &mut claims {
+                    if of(claim) {
+                        claim["swapped"] = true.into();
+                    } else if is_back(claim) {
+                        claim["swapped"] = false.into();
+                        claim["voided"] = "it was taken back".into();
+                    }
+                }
             }
             Some("voided") => {
                 claims.iter_mut().filter(|claim| of(claim)).for_each(|claim| claim["voided"] = fact["why"].clone());
@@ -241,6 +260,13 @@ mod tests {
         assert_eq!(all[0]["report"]["workloads"][0]["ready_ms"], 9_000);
         assert_eq!(claims([&first, &voided])[0]["voided"], "it is taken back");
         assert_eq!(claims([&voided, &first])[0]["voided"], Json::Null);
+        assert_eq!(claims([&first, &voided, &last])[0]["voided"], "it is taken back");
+        let anew = signed(Report { verified_at: "later".into(), ..report() });
+        assert_eq!(claims([&first, &voided, &anew])[0]["voided"], Json::Null);
+        let swapped = json!({"fact": "swapped", "source": "old", "target": "new"});
+        let back = json!({"fact": "swapped", "source": "new", "target": "old"});
+        let all = claims([&first, &swapped, &last, &back]);
+        assert_eq!((&all[0]["swapped"], &all[0]["voided"]), (&json!(false), &json!("it was taken back")));
         assert!(claims([&swapped]).is_empty());
     }
 }

@@ -169,6 +169,11 @@ async fn allowed(step: &Step, args: &Args, claim: Pvc<'_>, volume: Pv<'_>, class
         return Err(Problem::refused(format!("volume `{}` has the policy {}", volume.name(), volume.policy()))
             .hint("set_retain(pv) first"));
     }
+    if volume.capacity_bytes() < claim.request_bytes() {
+        let claim = claim.reference();
+        return Err(Problem::refused(format!("`{claim}` asks for more than its volume has: it is being expanded"))
+            .hint("wait for that, or ask for what the volume has"));
+    }
     // The way back: it was of that class, whether there is one of that name now or not.
     let was = step.session.door.ledger.books().relabels.get(volume.name()).is_some_and(|one| one.was == class);
     if was && let Some(options) = args.option_list("mount_options") {
