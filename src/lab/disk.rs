@@ -85,16 +85,6 @@ impl Disks {
         Ok(dir)
     }
 
-    /// What a path of a device means on a node; a file of so many bytes if it is not there.
-    pub fn device_on_node(&self, node: &str, path: &str, bytes: u64) -> io::Result<PathBuf> {
-        let file = self.on_node(node, path, false)?;
-        if let Some(parent) = file.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        make_file(&file, bytes)?;
-        Ok(file)
-    }
-
     /// Where an `emptyDir` of a pod is.
     pub fn of_pod(&self, uid: &str, volume: &str) -> PathBuf {
         self.root.join("pods").join(plain(uid)).join(plain(volume))
@@ -167,7 +157,5 @@ mod tests {
         assert_eq!((disks.make_device("b", 5).unwrap(), disks.make_device("b", 7).unwrap()), (true, false));
         assert_eq!(std::fs::metadata(disks.volume("b")).unwrap().len(), 5);
         assert!(disks.remove("b").unwrap());
-        let device = disks.device_on_node("node1", "/dev/sdb", 9).unwrap();
-        assert_eq!((device.clone(), std::fs::metadata(&device).unwrap().len()), (node.join("dev/sdb"), 9));
     }
 }

@@ -7,8 +7,6 @@
 
 mod claim;
 pub(super) mod matching;
-
-pub use matching::capacity;
 #[cfg(test)]
 mod rows;
 #[cfg(test)]

@@ -4,7 +4,6 @@
 //! whole arguments and only these prefixes; a shell could not be served so, and is refused.
 
 use super::Image;
-use crate::lab::act::binder::capacity;
 use crate::lab::act::drivers;
 use crate::lab::disk::Disks;
 use crate::lab::process::Program;
@@ -81,14 +80,16 @@ pub fn misused(pod: &Value, claim: &str, pv: &Value) -> Option<String> {
         _ => ("Filesystem", "volumeDevices"),
     };
     let of_claim = |volume: &&Value| volume["persistentVolumeClaim"]["claimName"] == claim;
-    let volume = text(&list_of(&pod["spec"]["volumes"]).iter().find(of_claim)?["name"]);
-    let uses = |container: &Value| list_of(&container[wrong]).iter().any(|one| one["name"] == volume);
-    list_of(&pod["spec"]["containers"]).iter().any(uses).then(|| {
-        format!(
-            "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[{volume}]: volume \
-             {volume} has volumeMode {mode}, but is specified in {wrong}"
-        )
-    })
+    let is_wrong = |volume: &&str| {
+        let uses = |container: &Value| list_of(&container[wrong]).iter().any(|one| one["name"] == **volume);
+        list_of(&pod["spec"]["containers"]).iter().any(uses)
+    };
+    let names = list_of(&pod["spec"]["volumes"]).iter().filter(of_claim).map(|volume| text(&volume["name"]));
+    let volume = { names }.find(is_wrong)?;
+    Some(format!(
+        "Unable to attach or mount volumes: unmounted volumes=[{volume}], unattached volumes=[{volume}]: volume \
+         {volume} has volumeMode {mode}, but is specified in {wrong}"
+    ))
 }
 
 /// The directory of a PersistentVolume on a node, or the file that is its device.
@@ -106,12 +107,15 @@ pub fn of_volume(pv: &Value, node: &str, disks: &Disks) -> Result<PathBuf, Strin
             return Err(format!("volume {name}: {} this type of volume", crate::lab::status::UNSIMULATED));
         }
     };
-    let found = if spec["volumeMode"] == "Block" {
-        disks.device_on_node(node, path, capacity(pv))
-    } else {
-        disks.on_node(node, path, make)
-    };
-    found.map_err(|e| format!("volume {name}: {e}"))
+    if spec["volumeMode"] == "Block" && spec["local"].is_null() {
+        return Err(format!("volume {name}: no volume plugin of hostPath has devices"));
+    }
+    let make = make && spec["volumeMode"] != "Block";
+    let found = disks.on_node(node, path, make).map_err(|e| format!("volume {name}: {e}"))?;
+    if spec["volumeMode"] == "Block" && !found.is_file() {
+        return Err(format!("volume {name}: there is no device {path} on {node}"));
+    }
+    Ok(found)
 }
 
 /// The program of a container with its arguments as they are on this machine.
