@@ -56,8 +56,9 @@ pub fn tolerations(like: &Json, patch: &Json) -> Vec<Json> {
     patched.unwrap_or(&like["tolerations"]).as_array().cloned().unwrap_or_default()
 }
 
-/// What keeps the claims of a unit from being copied while they are used.
-pub fn obstacles(unit: &Unit, volumes: &[Json], nodes: &[Json], patch: &Json) -> Vec<Obstacle> {
+/// What keeps the claims of a unit from being copied while they are used. `class`: that of the targets, if it is known.
+pub fn obstacles(unit: &Unit, volumes: &[Json], nodes: &[Json], class: &Json, patch: &Json) -> Vec<Obstacle> {
+    let waits_for_pods = text(class, "/volumeBindingMode") == "WaitForFirstConsumer";
     let mut found = Vec::new();
     let like =
         unit.workloads.first().and_then(workload::template).map_or(Json::Null, |template| template["spec"].clone());
@@ -95,7 +96,9 @@ pub fn obstacles(unit: &Unit, volumes: &[Json], nodes: &[Json], patch: &Json) ->
         let name = text(node, "/metadata/name");
         // Where the bytes are on the node itself, nobody gets at them from elsewhere.
         let volume = volumes.iter().map(Pv).find(|volume| volume.name() == claim.volume());
-        let stays = volume.is_some_and(|volume| is_of_one_node(volume, node));
+        let is_there_only = volume.is_some_and(|volume| is_of_one_node(volume, node));
+        // Its target is to be where it is used, and is made there by a pod of ours.
+        let stays = is_there_only || waits_for_pods;
         let hint = format!("let pods start there: kubectl uncordon {name}, or tolerate its taint with --pod-patch");
         add(&mut found, format!("it is used on node {name}, where no copy pod may start: {why}"), stays, hint);
     }
@@ -187,12 +190,20 @@ mod tests {
             ("ReadWriteMany", "Running", "node1", &zone, &cordoned, &Json::Null, ""),
             (once, "Running", "node1", &one, &cordoned, &Json::Null, "it is cordoned, and stays"),
         ] {
-            let found = obstacles(&unit(mode, phase, on), &[pv(volume.clone())], &[node(spec.clone())], patch);
+            let found =
+                obstacles(&unit(mode, phase, on), &[pv(volume.clone())], &[node(spec.clone())], &Json::Null, patch);
             let said = found.iter().map(|one| format!("{}{}", one.reason, if one.stays { ", and stays" } else { "" }));
             let said: Vec<String> = said.collect();
             assert_eq!(said.len(), usize::from(!wanted.is_empty()), "{mode} {phase} {spec}: {said:?}");
             assert!(said.iter().all(|said| said.contains(wanted)), "{wanted}: {said:?}");
             assert_eq!(said.iter().any(|said| said.ends_with("and stays")), wanted.ends_with("and stays"), "{said:?}");
+        }
+        // A class that makes its volumes where a pod starts would make it where none may.
+        let waiting = json!({"volumeBindingMode": "WaitForFirstConsumer"});
+        for (mode, stays) in [(once, true), (pod, false)] {
+            let unit = unit(mode, "Running", "node1");
+            let found = obstacles(&unit, &[pv(zone.clone())], &[node(cordoned.clone())], &waiting, &Json::Null);
+            assert_eq!((found.len(), found[0].stays), (1, stays), "{mode}");
         }
     }
 }

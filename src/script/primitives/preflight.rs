@@ -63,13 +63,20 @@ pub const TABLE: &[Primitive] = &[
     Primitive {
         name: "find_obstacles",
         params: &[param("units", Type::List)],
-        options: &[option("pod_patch", Type::Map, "merged over every copy pod")],
+        options: &[
+            option("class", Type::Text, "the target StorageClass"),
+            option("pod_patch", Type::Map, "merged over every copy pod"),
+        ],
         returns: "array",
         doc: "What keeps units from being copied while their pods run: `unit`, `object`, `reason`, `hint`, and whether it `stays` when \
           nobody uses the claim. Such units can be copied with their workloads stopped, unless it stays.",
         example: "find_obstacles(units([get_pvc(\"shop\", \"data\")])).len() == 0",
         effect: Effect::Read,
-        rights: &[("list", "", "persistentvolumes"), ("list", "", "nodes")],
+        rights: &[
+            ("list", "", "persistentvolumes"),
+            ("list", "", "nodes"),
+            ("get", "storage.k8s.io", "storageclasses"),
+        ],
         run: |step, args| Box::pin(find_obstacles(step, args)),
     },
 ];
@@ -83,7 +90,11 @@ async fn find_obstacles(step: Step, args: Args) -> Result<Json, Problem> {
         seen => seen.map_err(|e| e.problem("see where claims can be copied", None)),
     };
     let (volumes, nodes) = (seen("PersistentVolume").await?, seen("Node").await?);
-    let found = units.iter().flat_map(|unit| obstacles(unit, &volumes, &nodes, &patch));
+    let class = match args.option_text("class") {
+        Some(name) => step.get("StorageClass", "", name).await?,
+        None => Json::Null,
+    };
+    let found = units.iter().flat_map(|unit| obstacles(unit, &volumes, &nodes, &class, &patch));
     Ok(json!(found.collect::<Vec<_>>()))
 }
 
