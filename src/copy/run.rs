@@ -178,10 +178,13 @@ async fn remove(door: &Door, id: &StepId, plan: &PodPlan, pod_uid: &str, wait: b
         ..create(plan)
     };
     if let Err(problem) = door.perform(id, "delete", write).await {
+        if problem.kind != Kind::Conflict {
+            return Err(problem);
+        }
         let now = door.cluster.find(&known("Pod"), &plan.namespace, &plan.name).await;
         // Somebody else's pod has the name by now: ours is gone, and theirs is left alone.
         let is_gone = matches!(&now, Ok(now) if now.as_ref().is_none_or(|pod| uid(pod) != pod_uid));
-        if problem.kind != Kind::Conflict || !is_gone {
+        if !is_gone {
             return Err(problem);
         }
     }

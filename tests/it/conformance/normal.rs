@@ -57,7 +57,8 @@ impl Seen {
                     && let (Some(base), Some(name)) = (base.as_str(), name.as_str())
                     && name.len() > base.len()
                     && name.starts_with(base)
-                    && !name[base.len()..].chars().all(|c| c.is_ascii_digit())
+                    // Pods of a StatefulSet have a number there, which is no ending; an ending may be digits, too.
+                    && (name.len() == base.len() + 5 || !name[base.len()..].chars().all(|c| c.is_ascii_digit()))
                 {
                     let pair = (name[base.len()..].to_owned(), name.to_owned());
                     if !self.generated.contains(&pair) {
@@ -493,6 +494,8 @@ mod tests {
         seen.words.insert("ns".into(), "story-ghjklm".into());
         seen.collect(&json!({"pod-template-hash": "5967c74c68"}));
         seen.collect(&json!({"generateName": "d-5967c74c68-", "name": "d-5967c74c68-x7k2p"}));
+        seen.collect(&json!({"generateName": "x-", "name": "x-86854"}));
+        seen.collect(&json!({"generateName": "db-", "name": "db-0"}));
         for (text, want) in [
             ("pvc-119d4bc6-eefe-4998-b921-d2740a58e44d", "pvc-U1"),
             ("119d4bc6-eefe-4998-b921-d2740a58e44d", "U1"),
@@ -501,6 +504,8 @@ mod tests {
             ("at 2026-11-21T02:28:32.123456Z.", "at T."),
             ("2000-01-01T00:00:00Z", "2000-01-01T00:00:00Z"),
             ("d-5967c74c68-x7k2p", "d-H-G"),
+            ("x-86854", "x-G"),
+            ("db-0", "db-0"),
             ("/registry/configmaps/story-ghjklm/a", "/registry/configmaps/<ns>/a"),
             ("j.18e9eebef29b5180", "j.G"),
             ("default-token-x7k2p", "default-token-G"),
