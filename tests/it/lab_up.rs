@@ -474,7 +474,7 @@ fn first_hour(place: usize) {
         assert_eq!(up.make(MAPS, &config_map("later", 1)).0, 201);
     });
     does("-n shop delete cm made later", &["deleted"]);
-    does("-n shop delete pod db-0", &["deleted"]);
+    does("-n shop delete pod db-0 --timeout 120s", &["deleted"]);
     does("api-resources", &["persistentvolumeclaims", "StorageClass"]);
 }
 
