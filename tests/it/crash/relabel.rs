@@ -1,8 +1,12 @@
 //! The same where the volume stays: each write of `--engine relabel`, and each of its way back.
 
 use super::trial::{DB_STAYS, End, STAYS, Shop, Trial};
-use super::{SAMPLE, each, lines};
+use super::{ONE, SAMPLE, each, lines};
+use crate::matrix::{Came, Level, Plan};
+use pvmigrate::lab::faults::Fault;
+use pvmigrate::lab::store::text;
 use pvmigrate::trial::{Doom, How};
+use serde_json::json;
 use std::collections::BTreeSet;
 
 /// The writes of an undisturbed run, and its end.
@@ -87,16 +91,94 @@ fn a_crash_during_the_way_back_of_a_relabelling_is_gone_on_with() {
     let kinds: BTreeSet<&str> = effects.iter().filter_map(|line| line.rsplit(' ').next()).collect();
     assert!(!kinds.contains("Pod"), "nothing is copied: {effects:?}");
     each("a_crash_during_the_way_back_of_a_relabelling", &effects, &How::ALL, SAMPLE / 4, |point, how| {
-        let (trial, doom) = (moved(), Doom::at(point, how));
-        let first = trial.take_back(&doom, "compare");
-        if !doom.has_fired() || first.is_ok() == how.kills() {
-            return Err(format!("the fault did not fire, or not as it should: {first:?}"));
+        taken_back_twice(&moved(), point, how, &before)
+    });
+}
+
+/// Cut off between the volume's new name and the claim's end: the way back leaves the claim and calls the volume as before.
+#[test]
+fn a_crash_during_the_way_back_of_half_a_relabelling_is_gone_on_with() {
+    let before = Trial::of(&STAYS).end().made_anew();
+    let (effects, _) = reference(&STAYS);
+    let deletion = effects.iter().position(|line| line.contains(".delete-original ")).expect("it is deleted");
+    let half = || {
+        let (trial, doom) = (Trial::of(&STAYS), Doom::at(deletion, How::AfterStart));
+        assert!(trial.run(&doom, false).is_err() && doom.has_fired());
+        trial
+    };
+    let (undisturbed, doom) = (half(), Doom::none());
+    undisturbed.take_back(&doom, "compare").unwrap();
+    let effects = lines(&doom);
+    assert!(effects.iter().any(|line| line.contains(".stay ")), "{effects:?}");
+    each("a_crash_during_the_way_back_of_half_a_relabelling", &effects, &How::ALL, SAMPLE / 4, |point, how| {
+        taken_back_twice(&half(), point, how, &before)
+    });
+}
+
+/// A way back that is cut off, and gone on with.
+fn taken_back_twice(trial: &Trial, point: usize, how: How, before: &End) -> Result<(), String> {
+    let doom = Doom::at(point, how);
+    let first = trial.take_back(&doom, "compare");
+    if !doom.has_fired() || first.is_ok() == how.kills() {
+        return Err(format!("the fault did not fire, or not as it should: {first:?}"));
+    }
+    if first.is_err() {
+        trial.take_back(&Doom::none(), "compare").map_err(|why| format!("again: {why}"))?;
+    }
+    trial.check_always();
+    let differences = before.differences(&trial.end().made_anew());
+    if differences.is_empty() { Ok(()) } else { Err(differences.join("\n")) }
+}
+
+/// Somebody starts the workload when its volume is reserved, or calls the volume after its old class when the claim is gone:
+/// what is written then is written in no undisturbed run.
+fn disturbed(write: &str) -> Trial {
+    let trial = Trial::of(&STAYS);
+    let somebody = if write == ".return" {
+        json!({
+            "on": {"verb": "patch", "kind": "PersistentVolume", "nth": 2}, "when": "after",
+            "then": {"somebody": {"patch": {"kind": "Deployment", "name": "web", "body": {"spec": {"replicas": 1}}}}},
+        })
+    } else {
+        let volume = trial.lab().core().look(|state| {
+            let claim = state.list("PersistentVolumeClaim", "").next().expect("there is one").1.clone();
+            text(&claim["spec"]["volumeName"]).to_owned()
+        });
+        let body = json!({"spec": {"storageClassName": "slow"}});
+        json!({
+            "on": {"verb": "delete", "kind": "PersistentVolumeClaim"}, "when": "after",
+            "then": {"somebody": {"patch": {"kind": "PersistentVolume", "name": volume, "body": body}}},
+        })
+    };
+    trial.plan(vec![Fault::read(somebody).expect("it is a fault")]);
+    trial
+}
+
+#[test]
+fn a_crash_at_a_write_that_only_a_disturbed_relabelling_makes_is_gone_on_with() {
+    let (_, end) = reference(&STAYS);
+    let mut cases = Vec::new();
+    for write in [".return", ".reserve-again"] {
+        let (trial, doom) = (disturbed(write), Doom::none());
+        trial.run(&doom, false).unwrap();
+        let effects = lines(&doom);
+        let point = effects.iter().position(|line| line.contains(&format!("{write} "))).expect("it is written");
+        cases.extend(How::ALL.map(|how| (format!("{}:{}", &write[1..], how.word()), (write, point, how))));
+    }
+    let test = "a_crash_at_a_write_that_only_a_disturbed_relabelling_makes";
+    let plan = Plan { test, one: ONE, whole: Level::Ci, sample: SAMPLE / 4, at_once: 4 };
+    plan.run(&cases, |(write, point, how)| {
+        let (trial, doom) = (disturbed(write), Doom::at(*point, *how));
+        let first = trial.run(&doom, false);
+        let met = lines(&doom);
+        if !doom.has_fired() || first.is_ok() == how.kills() || !met[*point].contains(write) {
+            return Err(format!("it was not met: {:?}, {first:?}", met.get(*point)));
         }
         if first.is_err() {
-            trial.take_back(&Doom::none(), "compare").map_err(|why| format!("again: {why}"))?;
+            trial.plan(Vec::new());
+            trial.run(&Doom::none(), true).map_err(|why| format!("resume: {why}"))?;
         }
-        trial.check_always();
-        let differences = before.differences(&trial.end().made_anew());
-        if differences.is_empty() { Ok(()) } else { Err(differences.join("\n")) }
+        trial.told_the_truth()?;
+        same(&end, &trial).map(|()| Came::Right)
     });
 }
