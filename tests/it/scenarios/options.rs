@@ -1,6 +1,6 @@
 //! What the options of sc-migrate promise.
 
-use super::shop::{asks_for_copy, copy_pod, count, freeze_at, id, open, shop, thaw};
+use super::shop::{asks_for, asks_for_copy, copy_pod, count, freeze_at, id, open, shop, thaw};
 use crate::world::{World, cluster_test, opts};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -69,7 +69,14 @@ cluster_test!(the_new_volume_is_of_the_size_mode_and_policy_that_were_asked_for,
     fs::write(&patch, text).unwrap();
     let options = ["--dest-reclaim", "original", "--dest-size", "48Mi", "--dest-access-mode", "ReadWriteMany"];
     let options = [&options[..], &["--pod-patch", &patch_file, "--verify", "changed"]].concat();
-    go(&slow, &fast, &options).await.succeeds().says("changed").done();
+    let moved = go(&slow, &fast, &options).await.succeeds();
+    // What was different while it was in use makes the last comparison a full one: the row says what it was.
+    let events = w.events();
+    let last = events.iter().rfind(|event| asks_for(event, "verify", "final"));
+    let args = last.expect("it was compared")["write"]["body"]["spec"]["containers"][0]["args"].as_array().unwrap();
+    let mode = args.iter().position(|word| word == "--mode").and_then(|at| args[at + 1].as_str()).unwrap();
+    let row = moved.stdout.lines().nth(1).expect("a row of the table");
+    assert!(row.split_whitespace().any(|word| word == mode) && ["changed", "full"].contains(&mode), "{mode}: {row}");
     let (claim, volume) = (w.get("pvc", "data").await, w.pv_of("data").await);
     assert_eq!(claim["spec"]["resources"]["requests"]["storage"], "48Mi");
     assert_eq!(claim["spec"]["accessModes"], json!(["ReadWriteMany"]));
