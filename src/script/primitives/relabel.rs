@@ -9,7 +9,7 @@ use crate::cluster::pv::{self, Pv};
 use crate::cluster::pvc::{self, Pvc, Shape};
 use crate::cluster::relabel::{is_other, judge, mount_options};
 use crate::cluster::wait::{One, Seen};
-use crate::cluster::{Fact, known, text, uid};
+use crate::cluster::{Fact, known, text, uid, vigil};
 use crate::copy::run;
 use crate::journal::{Class, Phase};
 use crate::script::enter::Step;
@@ -46,7 +46,7 @@ pub const TABLE: &[Primitive] = &[
         doc: "Makes a claim anew under its name, with another class, on the volume that it stands on, which is called after that class \
               too: calls and reserves the volume, deletes the claim, makes it anew, waits until it is Bound and checks that it is. \
               Refused unless `check_relabel` has no obstacles, nobody uses the claim and its volume is Retain.\nThrows \
-              `Voided` if somebody uses it again: stop that, and once more.",
+              `Voided` if somebody uses it again, or a pod holds it that is being deleted: stop that, and once more.",
         example: r#"let data = get_pvc("shop", "data");
 let pv = get_pv(data.volume);
 set_retain(pv);
@@ -133,10 +133,16 @@ async fn relabel(step: Step, args: Args) -> Result<Json, Problem> {
                 return Err(Problem::new(Kind::Conflict, format!("claim `{name}` was deleted by somebody else"))
                     .hint(format!("its bytes are on volume `{volume_name}`")));
             }
+            let begun = if is_going { begun_before(&step, given) } else { None };
             let original = claim.clone().filter(|_| on_it).unwrap_or_else(|| given.0.clone());
-            let options = allowed(&step, &args, Pvc(&original), Pv(&volume), &class).await?;
-            let had = &volume["spec"]["mountOptions"];
-            let beat = json!({"original": original, "class": Pv(&volume).class(), "had": had, "options": options});
+            let beat = match begun {
+                Some(beat) => beat,
+                None => {
+                    let options = allowed(&step, &args, Pvc(&original), Pv(&volume), &class).await?;
+                    let had = &volume["spec"]["mountOptions"];
+                    json!({"original": original, "class": Pv(&volume).class(), "had": had, "options": options})
+                }
+            };
             door.journal.beat(&step.id, "relabel", beat.clone())?;
             beat
         }
@@ -161,6 +167,14 @@ async fn relabel(step: Step, args: Args) -> Result<Json, Problem> {
     }
     // From here on there is no way but forward: whatever stops it is tried again by resume.
     relabel.make_anew().await.map_err(Problem::retryable)
+}
+
+/// What an attempt in the same branch kept in the journal before it deleted the claim.
+fn begun_before(step: &Step, claim: Pvc<'_>) -> Option<Json> {
+    let (branch, _) = step.id.split()?;
+    let before = step.session.door.journal.steps_in(&format!("{branch}/"));
+    let beats = before.into_iter().filter(|(_, one)| one.op == "relabel").filter_map(|(_, one)| one.beat);
+    beats.filter(|beat| uid(&beat["original"]) == claim.uid()).last()
 }
 
 /// The mount options that the volume is to have, if it may be called after that class at all.
@@ -241,6 +255,10 @@ impl Relabel<'_> {
             return self.not_yet(problem).await;
         }
         self.is_let_go().await?;
+        // Whoever came to a node until now would hold the claim for as long as it stays there.
+        if let Err(problem) = step.guarding(door.watch_over(&self.name)).await {
+            return self.not_yet(problem).await;
+        }
         match step.write("delete-original", pvc::plan_delete(Pvc(&self.original), Class::Swap)).await {
             Ok(_) => Ok(()),
             Err(problem) => self.not_yet(problem).await,
@@ -309,15 +327,15 @@ impl Relabel<'_> {
         let claims = known("PersistentVolumeClaim");
         let one = One { resource: claims, namespace: &name.namespace, name: &name.name, seen: None };
         let what = format!("the original claim `{name}` is gone");
-        // Whoever still came to a node for it writes to the very volume that stays: nothing is lost, it only takes longer.
-        let left = step
-            .cluster()
-            .wait_for(&one, deadline(args, 300), &door.cancel, &what, |claim| match claim {
-                Some(claim) if Pvc(claim).is_going() => Seen::NotYet("a pod holds it".into()),
-                Some(claim) => Seen::Done(Some(claim.clone())),
-                None => Seen::Done(None),
-            })
-            .await?;
+        let gone = step.cluster().wait_for(&one, deadline(args, 300), &door.cancel, &what, |claim| match claim {
+            Some(claim) if Pvc(claim).is_going() => Seen::NotYet("a pod holds it".into()),
+            Some(claim) => Seen::Done(Some(claim.clone())),
+            None => Seen::Done(None),
+        });
+        let left = tokio::select! {
+            held = self.is_held() => return Err(held?),
+            gone = gone => gone?,
+        };
         door.vigils.end(name);
         let volume = step.guarding(step.get("PersistentVolume", "", &self.volume)).await?;
         let stands = left.as_ref().is_some_and(|claim| uid(claim) == Pv(&volume).claim_uid());
@@ -348,6 +366,30 @@ impl Relabel<'_> {
         check(&bound, &volume, name, &shape)?;
         step.fact(Fact::Remade { was_uid: uid(&self.original).to_owned(), uid: uid(&bound).to_owned() })?;
         step.write("clean", pvc::plan_clean(Pvc(&bound))).await
+    }
+
+    /// Ends when a pod is on a node that holds the claim, which does not go before the pod does. No byte is at risk: whatever
+    /// it writes is on the volume that stays.
+    async fn is_held(&self) -> Result<Problem, Problem> {
+        let (step, name, vigils) = (self.step, &self.name, &self.step.session.door.vigils);
+        let claim = step.find("PersistentVolumeClaim", &name.namespace, &name.name).await?;
+        let mut user = None;
+        if claim.as_ref().is_some_and(|claim| uid(claim) == uid(&self.original)) {
+            user = step.guarding(vigil::user_now(step.cluster(), step.run(), name)).await?;
+        }
+        let user = match user {
+            Some(user) => user,
+            None => {
+                vigils.user_comes(name).await;
+                vigils.user(name).map(|(pod, _)| pod).unwrap_or_default()
+            }
+        };
+        // It is not seen any more once it was told of: the next attempt looks for itself.
+        vigils.end(name);
+        let going = format!("claim `{name}` is being deleted, and pod `{user}` holds it");
+        Ok(Problem::new(Kind::Voided, going)
+            .object(format!("Pod:{}/{user}", name.namespace))
+            .hint("stop what uses it, and once more"))
     }
 
     /// The claim with what somebody wrote on it until it was deleted.
