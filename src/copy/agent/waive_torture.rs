@@ -2,7 +2,7 @@
 
 use super::copy::{Engine, Job, copy};
 use super::stop::Stop;
-use super::torture::{ACL, Bench, benches, only_as_root};
+use super::torture::{ACL, Bench, Volume, benches, only_as_root};
 use crate::copy::report::{FailKind, Mode, Pass};
 use crate::copy::waive::{self, Kind, Waive, Waived};
 use std::fs::{self, Permissions};
@@ -185,4 +185,36 @@ fn what_gives_more_than_the_source_does_is_never_waived() {
     fs::set_permissions(&source, had.clone()).unwrap();
     fs::set_permissions(&target, had).unwrap();
     assert!(good());
+}
+
+/// A full file system is no reason to do without an attribute that it could hold.
+#[test]
+fn what_only_has_no_space_is_not_waived() {
+    if !only_as_root() {
+        return;
+    }
+    let Some(volume) = Volume::new("ext4") else { return };
+    let bench = Bench::inside(tempfile::tempdir_in(volume.place()).unwrap(), Engine::Native);
+    // From elsewhere: attributes that are equal share their block.
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::remove_dir(bench.source("")).unwrap();
+    std::os::unix::fs::symlink(elsewhere.path(), bench.source("").parent().unwrap().join("source")).unwrap();
+    fs::write(bench.source("noted"), "x").unwrap();
+    bench.good(Pass::Final, None);
+    xattr::set(bench.source("noted"), "user.note", &[7; 3000]).unwrap();
+    let filler = volume.place().join("filler");
+    let full = std::io::copy(&mut std::io::repeat(1), &mut fs::File::create(&filler).unwrap()).unwrap_err();
+    assert_eq!(full.kind(), std::io::ErrorKind::StorageFull);
+    let waived = Waive::of([Kind::Xattr]);
+    let pass = || copy(&Job { waive: waived, ..bench.job(Pass::Final, None) }, &Stop::new(), &mut |_| {});
+    let report = pass();
+    assert_eq!(
+        (report.ok, report.kind, &report.waived),
+        (false, Some(FailKind::NoSpace), &Waived::new()),
+        "{report:#?}"
+    );
+    fs::remove_file(filler).unwrap();
+    let report = pass();
+    assert!(report.ok && report.waived.is_empty(), "{report:#?}");
+    bench.equal();
 }

@@ -169,7 +169,8 @@ impl Entry<'_> {
         without: &mut Vec<Kind>,
     ) -> Result<(), Trouble> {
         let mut failed = |name: &[u8], error: &io::Error| {
-            let (kind, trouble) = (Kind::of_attribute(name), Trouble::attribute(name, self.path, error));
+            let (kind, trouble) =
+                (Kind::of_attribute(name), Trouble::attribute(name, self.path, error, || self.is_full()));
             if !outcome.may_be_without(kind, &trouble) {
                 return Err(trouble);
             }
@@ -200,6 +201,11 @@ impl Entry<'_> {
             set.or_else(|error| failed(name, &error))?;
         }
         Ok(())
+    }
+
+    /// Whether so little space is left that an attribute may not fit for that. Where nobody knows, it is.
+    fn is_full(&self) -> bool {
+        !rustix::fs::fstatvfs(self.dir).is_ok_and(|is| is.f_bavail.saturating_mul(is.f_frsize) >= 1 << 20)
     }
 
     /// The entry through its open directory: no rename can redirect it, and it may have any length of path.

@@ -35,12 +35,14 @@ impl Trouble {
         Trouble { kind: kind_of(error), text: format!("{doing} {} in the target: {error}", tree::shown(path)) }
     }
 
-    /// An error while setting an extended attribute.
-    pub fn attribute(name: &[u8], path: &[u8], error: &io::Error) -> Self {
+    /// An error while setting an extended attribute, on a file system that `is_full`.
+    pub fn attribute(name: &[u8], path: &[u8], error: &io::Error, is_full: impl Fn() -> bool) -> Self {
         let mut trouble = Trouble::target(&format!("setting attribute {} of", tree::shown(name)), path, error);
-        // E2BIG, ENOSPC, ERANGE: the file system is not full, the attribute is too large for it.
-        if matches!(error.raw_os_error(), Some(7 | 28 | 34)) {
-            trouble.kind = FailKind::MetadataUnsupported;
+        // E2BIG, ERANGE, and ENOSPC where there is space: the attribute is too large for it.
+        match error.raw_os_error() {
+            Some(7 | 34) => trouble.kind = FailKind::MetadataUnsupported,
+            Some(28) if !is_full() => trouble.kind = FailKind::MetadataUnsupported,
+            _ => {}
         }
         trouble
     }
@@ -239,7 +241,9 @@ mod tests {
         ] {
             assert_eq!(Trouble::source("reading", b"a", &error(number)).kind, source, "{number}");
             assert_eq!(Trouble::target("writing", b"a", &error(number)).kind, target, "{number}");
-            assert_eq!(Trouble::attribute(b"user.x", b"a", &error(number)).kind, attribute, "{number}");
+            let of_attribute = |is_full| Trouble::attribute(b"user.x", b"a", &error(number), || is_full).kind;
+            assert_eq!(of_attribute(false), attribute, "{number}");
+            assert_eq!(of_attribute(true), if number == 28 { NoSpace } else { attribute }, "{number}");
         }
     }
 
