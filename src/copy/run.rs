@@ -464,7 +464,8 @@ pub fn verify_problem(report: &Json, who: &str) -> Problem {
         ),
     };
     let kinds: Vec<&str> = report.differences_by_kind.keys().map(|kind| kind.word()).collect();
-    if !kinds.is_empty() && report.differences_by_kind.values().sum::<u64>() == report.differences_total {
+    let waivable: u128 = report.differences_by_kind.values().copied().map(u128::from).sum();
+    if !kinds.is_empty() && waivable == report.differences_total.into() {
         let words = kinds.join(",");
         problem =
             problem.hint(format!("the target does not keep this metadata: choose another class, or --waive {words}"));
