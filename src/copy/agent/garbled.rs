@@ -3,11 +3,12 @@
 //!
 //! What must stay true: nobody panics; a bad report never turns into a good one; what was written is read back.
 
-use super::child::each_line;
-use super::rsync::{Complaints, Stats, Transfer, Verdict, judge, parse_progress};
-use super::tree::{Names, merge};
-use super::trust::Trust;
-use super::{SLACK_S, stamp};
+use super::fuzzed::{
+    self, is_good, is_kept_within, is_none_if_cut, is_told, names_are_kept, only_both_times_are_trusted,
+    torn_is_not_good,
+};
+use super::rsync::{Complaints, Stats, Transfer, parse_progress};
+use super::stamp;
 use crate::copy::report::{
     CopyReport, DIFFERENCES_MAX, Difference, FailKind, Line, MESSAGES_MAX, Mode, Pass, Phase, Progress, VerifyReport,
 };
@@ -17,7 +18,6 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use std::collections::BTreeSet;
 
 /// What happens to bytes on their way.
 #[derive(Clone, Debug)]
@@ -168,26 +168,6 @@ fn line() -> impl Strategy<Value = Line> {
     ]
 }
 
-/// True if somebody who reads it goes on.
-fn is_good(line: Option<&Line>) -> bool {
-    match line {
-        Some(Line::CopyReport(report)) => report.ok,
-        Some(Line::VerifyReport(report)) => report.ok,
-        Some(Line::Progress(_) | Line::Unknown) | None => false,
-    }
-}
-
-/// What decides.
-fn verdict(line: &Line) -> (bool, Option<FailKind>, Option<bool>, u64, String) {
-    match line {
-        Line::CopyReport(r) => (r.ok, r.kind, Some(r.retryable), r.files_total, r.started_at.clone()),
-        Line::VerifyReport(r) => {
-            (r.ok, r.kind, None, r.differences_total, format!("{} {}", r.source_digest, r.target_digest))
-        }
-        Line::Progress(_) | Line::Unknown => (false, None, None, 0, String::new()),
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -195,6 +175,7 @@ proptest! {
     fn a_line_is_read_as_it_was_written(line in line()) {
         let text = line.to_json();
         prop_assert!(!text.contains('\n'));
+        is_told(&line);
         prop_assert_eq!(Line::parse(&text), Some(line));
     }
 
@@ -207,10 +188,12 @@ proptest! {
 
     #[test]
     fn a_report_that_is_cut_anywhere_is_none(line in line(), at in any::<Index>()) {
-        let text = line.to_json();
-        let at = text.floor_char_boundary(at.index(text.len()));
-        prop_assert_eq!(Line::parse(&text[..at]), None);
-        prop_assert!(at == 0 || Line::parse(&text[at..]).is_none());
+        is_none_if_cut(&line, at.index(usize::MAX));
+    }
+
+    #[test]
+    fn bad_reports_that_are_torn_make_no_good_one(a in line(), b in line(), at in any::<[Index; 2]>()) {
+        torn_is_not_good([&a, &b], at.map(|at| at.index(usize::MAX)));
     }
 
     #[test]
@@ -223,27 +206,16 @@ proptest! {
 
     #[test]
     fn what_is_shortened_fits_and_says_the_same(line in line(), limit in 900..5000usize) {
-        let text = line.clone().to_json_within(limit);
+        let text = is_kept_within(&line, limit);
         prop_assert!(text.len() <= limit, "{} bytes, not {limit}", text.len());
-        prop_assert_eq!(Line::parse(&text).map(|line| verdict(&line)), Some(verdict(&line)));
     }
 
     #[test]
-    fn any_bytes_are_read(bytes in vec(any::<u8>(), 0..2000), code in 1..300i32, is_final in any::<bool>()) {
+    fn any_bytes_are_read(bytes in vec(any::<u8>(), 0..2000)) {
         prop_assert!(!is_good(Line::parse(&String::from_utf8_lossy(&bytes)).as_ref()));
-        let (mut complaints, mut stats) = (Complaints::default(), Stats::default());
-        each_line(&bytes[..], &mut |line| {
-            parse_progress(line);
-            stats.take(line);
-            complaints.add(line);
-        });
-        prop_assert!(complaints.first.len() <= MESSAGES_MAX);
-        prop_assert!(complaints.first.iter().all(|line| !line.chars().any(|c| c.is_control() && c != '\t')));
-        let pass = if is_final { Pass::Final } else { Pass::Hot };
-        let verdict = judge(code, pass, &complaints);
-        // No line that rsync does not write makes a failure a success.
-        let is_fine = code == 24 && pass == Pass::Hot;
-        prop_assert_eq!(matches!(verdict, Verdict::Failed(_)), !is_fine);
+        fuzzed::progress(&bytes);
+        fuzzed::manifest(&bytes);
+        fuzzed::report(&bytes);
     }
 
     #[test]
@@ -277,34 +249,16 @@ proptest! {
 
     #[test]
     fn a_time_is_read_as_it_was_written(time in time(), damage in damage(), any in any::<String>()) {
-        prop_assert_eq!(stamp(time).parse::<Timestamp>().ok(), Some(time));
+        only_both_times_are_trusted(Some(time), None);
         for text in [damaged(&stamp(time), &damage), any] {
-            // What is no time is refused, and what is one can be reckoned with.
-            if let Ok(time) = text.parse::<Timestamp>() {
-                let trust = Trust::after(Some(time), Some(time));
-                let from = time.as_nanosecond() - i128::from(SLACK_S) * 1_000_000_000;
-                prop_assert_eq!(trust, Trust::from(from, from));
-            }
+            only_both_times_are_trusted(Some(time), text.parse().ok());
+            only_both_times_are_trusted(text.parse().ok(), Some(time));
         }
     }
 
     #[test]
     fn packed_names_are_the_names(sides in [vec(name(), 0..60), vec(name(), 0..60)]) {
-        let packed = [0, 1].map(|side: usize| {
-            let mut names = Names::default();
-            sides[side].iter().for_each(|name| names.push(name).unwrap());
-            names.sort();
-            names
-        });
-        let sets = [0, 1].map(|side: usize| sides[side].iter().map(Vec::as_slice).collect::<BTreeSet<&[u8]>>());
-        for (names, set) in packed.iter().zip(&sets) {
-            prop_assert_eq!(names.iter().collect::<Vec<_>>(), set.iter().copied().collect::<Vec<_>>());
-            prop_assert!(names.len() == set.len() && names.is_empty() == set.is_empty());
-            prop_assert!((0..names.len()).all(|n| set.contains(names.get(n))));
-        }
-        let merged: Vec<_> = merge(&packed[0], &packed[1]).map(|n| (n.bytes, n.in_source, n.in_target)).collect();
-        let wanted: Vec<_> = sets[0].union(&sets[1]).map(|n| (*n, sets[0].contains(n), sets[1].contains(n))).collect();
-        prop_assert_eq!(merged, wanted);
+        names_are_kept(&sides);
     }
 }
 

@@ -12,6 +12,8 @@ mod crew;
 mod entry;
 pub mod exercise;
 mod file_system;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzed;
 #[cfg(test)]
 mod garbled;
 mod groups;

@@ -30,7 +30,7 @@ impl Trust {
     pub const ALL: Trust = Trust::from(i128::MAX, i128::MAX);
 
     /// Without slack: no test waits that long.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub const fn from(source_from: i128, target_from: i128) -> Trust {
         Trust { source_from, target_from }
     }
