@@ -173,8 +173,8 @@ async fn relabel(step: Step, args: Args) -> Result<Json, Problem> {
 fn begun_before(step: &Step, claim: Pvc<'_>) -> Option<Json> {
     let (branch, _) = step.id.split()?;
     let before = step.session.door.journal.steps_in(&format!("{branch}/"));
-    let beats = before.into_iter().filter(|(_, one)| one.op == "relabel").filter_map(|(_, one)| one.beat);
-    beats.filter(|beat| uid(&beat["original"]) == claim.uid()).last()
+    let mut beats = before.into_iter().filter(|(_, one)| one.op == "relabel").filter_map(|(_, one)| one.beat);
+    beats.rfind(|beat| uid(&beat["original"]) == claim.uid())
 }
 
 /// The mount options that the volume is to have, if it may be called after that class at all.
