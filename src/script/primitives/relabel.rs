@@ -8,7 +8,7 @@ use super::{Args, Effect, Primitive, Type, option, param};
 use crate::cluster::pv::{self, Pv};
 use crate::cluster::pvc::{self, Pvc, Shape};
 use crate::cluster::relabel::{is_other, judge, mount_options};
-use crate::cluster::wait::{One, Seen};
+use crate::cluster::wait::{self, One, Seen};
 use crate::cluster::{Fact, known, text, uid, vigil};
 use crate::copy::run;
 use crate::journal::{Class, Phase};
@@ -17,6 +17,9 @@ use crate::words::clock::Clock;
 use crate::words::{Json, Kind, Problem, PvcRef, names};
 use serde_json::json;
 use std::time::Duration;
+
+/// How often it is looked at who holds a claim that does not go.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 pub const TABLE: &[Primitive] = &[
     Primitive {
@@ -46,7 +49,8 @@ pub const TABLE: &[Primitive] = &[
         doc: "Makes a claim anew under its name, with another class, on the volume that it stands on, which is called after that class \
               too: calls and reserves the volume, deletes the claim, makes it anew, waits until it is Bound and checks that it is. \
               Refused unless `check_relabel` has no obstacles, nobody uses the claim and its volume is Retain.\nThrows \
-              `Voided` if somebody uses it again, or a pod holds it that is being deleted: stop that, and once more.",
+              `Voided` if somebody uses it again: stop that, and once more. `Conflict` if a pod came so late that it holds the \
+              claim that is being deleted: stop that, then resume.",
         example: r#"let data = get_pvc("shop", "data");
 let pv = get_pv(data.volume);
 set_retain(pv);
@@ -133,16 +137,10 @@ async fn relabel(step: Step, args: Args) -> Result<Json, Problem> {
                 return Err(Problem::new(Kind::Conflict, format!("claim `{name}` was deleted by somebody else"))
                     .hint(format!("its bytes are on volume `{volume_name}`")));
             }
-            let begun = if is_going { begun_before(&step, given) } else { None };
             let original = claim.clone().filter(|_| on_it).unwrap_or_else(|| given.0.clone());
-            let beat = match begun {
-                Some(beat) => beat,
-                None => {
-                    let options = allowed(&step, &args, Pvc(&original), Pv(&volume), &class).await?;
-                    let had = &volume["spec"]["mountOptions"];
-                    json!({"original": original, "class": Pv(&volume).class(), "had": had, "options": options})
-                }
-            };
+            let options = allowed(&step, &args, Pvc(&original), Pv(&volume), &class).await?;
+            let had = &volume["spec"]["mountOptions"];
+            let beat = json!({"original": original, "class": Pv(&volume).class(), "had": had, "options": options});
             door.journal.beat(&step.id, "relabel", beat.clone())?;
             beat
         }
@@ -167,14 +165,6 @@ async fn relabel(step: Step, args: Args) -> Result<Json, Problem> {
     }
     // From here on there is no way but forward: whatever stops it is tried again by resume.
     relabel.make_anew().await.map_err(Problem::retryable)
-}
-
-/// What an attempt in the same branch kept in the journal before it deleted the claim.
-fn begun_before(step: &Step, claim: Pvc<'_>) -> Option<Json> {
-    let (branch, _) = step.id.split()?;
-    let before = step.session.door.journal.steps_in(&format!("{branch}/"));
-    let mut beats = before.into_iter().filter(|(_, one)| one.op == "relabel").filter_map(|(_, one)| one.beat);
-    beats.rfind(|beat| uid(&beat["original"]) == claim.uid())
 }
 
 /// The mount options that the volume is to have, if it may be called after that class at all.
@@ -333,7 +323,7 @@ impl Relabel<'_> {
             None => Seen::Done(None),
         });
         let left = tokio::select! {
-            held = self.is_held() => return Err(held?),
+            held = self.is_held() => return Err(held),
             gone = gone => gone?,
         };
         door.vigils.end(name);
@@ -368,28 +358,28 @@ impl Relabel<'_> {
         step.write("clean", pvc::plan_clean(Pvc(&bound))).await
     }
 
-    /// Ends when a pod is on a node that holds the claim, which does not go before the pod does. No byte is at risk: whatever
-    /// it writes is on the volume that stays.
-    async fn is_held(&self) -> Result<Problem, Problem> {
-        let (step, name, vigils) = (self.step, &self.name, &self.step.session.door.vigils);
-        let claim = step.find("PersistentVolumeClaim", &name.namespace, &name.name).await?;
-        let mut user = None;
-        if claim.as_ref().is_some_and(|claim| uid(claim) == uid(&self.original)) {
-            user = step.guarding(vigil::user_now(step.cluster(), step.run(), name)).await?;
-        }
-        let user = match user {
-            Some(user) => user,
-            None => {
-                vigils.user_comes(name).await;
-                vigils.user(name).map(|(pod, _)| pod).unwrap_or_default()
+    /// Ends when the claim is held for longer than a moment by a pod that nobody has stopped. No byte is at risk: whatever it
+    /// writes is on the volume that stays.
+    async fn is_held(&self) -> Problem {
+        let (step, name) = (self.step, &self.name);
+        loop {
+            wait::pause(LOOK_AGAIN).await;
+            // What cannot be read is left to whoever waits for the claim.
+            let claim = step.find("PersistentVolumeClaim", &name.namespace, &name.name).await;
+            if !matches!(&claim, Ok(Some(claim)) if uid(claim) == uid(&self.original)) {
+                continue;
             }
-        };
-        // It is not seen any more once it was told of: the next attempt looks for itself.
-        vigils.end(name);
-        let going = format!("claim `{name}` is being deleted, and pod `{user}` holds it");
-        Ok(Problem::new(Kind::Voided, going)
-            .object(format!("Pod:{}/{user}", name.namespace))
-            .hint("stop what uses it, and once more"))
+            let Ok(Some(user)) = step.guarding(vigil::user_now(step.cluster(), step.run(), name)).await else {
+                continue;
+            };
+            let pod = step.find("Pod", &name.namespace, &user).await;
+            if matches!(&pod, Ok(Some(pod)) if text(pod, "/metadata/deletionTimestamp").is_empty()) {
+                let going = format!("claim `{name}` is being deleted, and pod `{user}` holds it");
+                return Problem::new(Kind::Conflict, going)
+                    .object(format!("Pod:{}/{user}", name.namespace))
+                    .hint("stop what uses it, then resume");
+            }
+        }
     }
 
     /// The claim with what somebody wrote on it until it was deleted.

@@ -8,7 +8,6 @@ use pvmigrate::lab::store::text;
 use pvmigrate::trial::{Doom, How};
 use serde_json::json;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 /// The writes of an undisturbed run, and its end.
 fn reference(shop: &'static Shop) -> (Vec<String>, End) {
@@ -131,21 +130,15 @@ fn taken_back_twice(trial: &Trial, point: usize, how: How, before: &End) -> Resu
     if differences.is_empty() { Ok(()) } else { Err(differences.join("\n")) }
 }
 
-/// Somebody starts the workload when its volume is reserved, or so late that its pod holds the claim that is being deleted, or
-/// calls the volume after its old class when the claim is gone: what is written then is written in no undisturbed run.
+/// Somebody starts the workload when its volume is reserved, or calls the volume after its old class when the claim is gone:
+/// what is written then is written in no undisturbed run.
 fn disturbed(write: &str) -> Trial {
     let trial = Trial::of(&STAYS);
-    let started =
-        json!({"somebody": {"patch": {"kind": "Deployment", "name": "web", "body": {"spec": {"replicas": 1}}}}});
-    if write == "held" {
-        // The deletion is held up until its pod is on a node, and holds the claim.
-        let on = json!({"verb": "delete", "kind": "PersistentVolumeClaim"});
-        let faults = [started, json!({"delay_s": 0.5})].map(|then| Fault::read(json!({"on": on, "then": then})));
-        trial.plan(faults.map(|fault| fault.expect("it is a fault")).into());
-        return trial;
-    }
     let somebody = if write == ".return" {
-        json!({"on": {"verb": "patch", "kind": "PersistentVolume", "nth": 2}, "when": "after", "then": started})
+        json!({
+            "on": {"verb": "patch", "kind": "PersistentVolume", "nth": 2}, "when": "after",
+            "then": {"somebody": {"patch": {"kind": "Deployment", "name": "web", "body": {"spec": {"replicas": 1}}}}},
+        })
     } else {
         let volume = trial.lab().core().look(|state| {
             let claim = state.list("PersistentVolumeClaim", "").next().expect("there is one").1.clone();
@@ -161,40 +154,33 @@ fn disturbed(write: &str) -> Trial {
     trial
 }
 
+/// Somebody's pod is made by controllers: now and then only when nobody asks for it any more. Then it is tried again.
+fn until_met<T>(attempt: impl Fn() -> Option<T>) -> Result<T, String> {
+    (0..5).find_map(|_| attempt()).ok_or_else(|| "it was met in none of five runs".to_owned())
+}
+
 #[test]
 fn a_crash_at_a_write_that_only_a_disturbed_relabelling_makes_is_gone_on_with() {
     let (_, end) = reference(&STAYS);
-    let before = Trial::of(&STAYS).end().made_anew();
-    // Somebody's pod is made by controllers: now and then only when nobody asks for it any more.
-    let met = |write: &'static str, doom: &dyn Fn() -> Arc<Doom>, is_met: &dyn Fn(&[String]) -> bool| {
-        let attempt = |_| {
-            let (trial, doom) = (disturbed(write), doom());
-            let first = trial.run(&doom, false);
-            is_met(&lines(&doom)).then_some((trial, doom, first))
-        };
-        (0..5).find_map(attempt).ok_or_else(|| format!("{write} was met in none of five runs"))
-    };
     let mut cases = Vec::new();
-    for (write, made_in) in [(".return", ".return "), (".reserve-again", ".reserve-again "), ("held", "6.stop ")] {
-        let is_made = |line: &String| line.contains(made_in);
-        let (trial, doom, first) = met(write, &Doom::none, &|effects| effects.iter().any(is_made)).unwrap();
-        first.unwrap();
-        trial.plan(Vec::new());
-        trial.take_back(&Doom::none(), "compare").unwrap();
-        assert_eq!(before.differences(&trial.end().made_anew()), [""; 0], "{write} is taken back");
-        let effects = lines(&doom);
-        let from = effects.iter().position(is_made).expect("it is met");
-        for line in if write == "held" { &effects[from..] } else { &effects[from..=from] } {
-            let point = effects.iter().position(|other| other == line).expect("it is one of them");
-            let word = line.split(' ').next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
-            cases.extend(How::ALL.map(|how| (format!("{word}:{}", how.word()), (write, point, line.clone(), how))));
-        }
+    for write in [".return", ".reserve-again"] {
+        let point = until_met(|| {
+            let (trial, doom) = (disturbed(write), Doom::none());
+            trial.run(&doom, false).unwrap();
+            lines(&doom).iter().position(|line| line.contains(&format!("{write} ")))
+        });
+        let point = point.unwrap();
+        cases.extend(How::ALL.map(|how| (format!("{}:{}", &write[1..], how.word()), (write, point, how))));
     }
     let test = "a_crash_at_a_write_that_only_a_disturbed_relabelling_makes";
     let plan = Plan { test, one: ONE, whole: Level::Ci, sample: SAMPLE / 4, at_once: 4 };
-    plan.run(&cases, |(write, point, line, how)| {
-        let met = met(write, &|| Doom::at(*point, *how), &|effects| effects.get(*point) == Some(line));
-        let (trial, doom, first) = met?;
+    plan.run(&cases, |(write, point, how)| {
+        let (trial, doom, first) = until_met(|| {
+            let (trial, doom) = (disturbed(write), Doom::at(*point, *how));
+            let first = trial.run(&doom, false);
+            let is_met = lines(&doom).get(*point).is_some_and(|line| line.contains(write));
+            is_met.then_some((trial, doom, first))
+        })?;
         if !doom.has_fired() || first.is_ok() == how.kills() {
             return Err(format!("the fault did not fire, or not as it should: {first:?}"));
         }
@@ -205,4 +191,42 @@ fn a_crash_at_a_write_that_only_a_disturbed_relabelling_makes_is_gone_on_with() 
         trial.told_the_truth()?;
         same(&end, &trial).map(|()| Came::Right)
     });
+}
+
+/// Somebody starts the workload so late that its pod holds the claim that is being deleted: until that is stopped nothing goes
+/// on, neither forth nor back, and then both do.
+#[test]
+fn a_pod_that_holds_the_claim_is_named_and_whoever_stops_it_goes_on() {
+    let (_, end) = reference(&STAYS);
+    let before = Trial::of(&STAYS).end().made_anew();
+    let is_held = |ended: Result<(), String>| ended.is_err_and(|why| why.contains("is being deleted, and pod `web-"));
+    let held = || {
+        until_met(|| {
+            let trial = Trial::of(&STAYS);
+            let on = json!({"verb": "delete", "kind": "PersistentVolumeClaim"});
+            let started = json!({"patch": {"kind": "Deployment", "name": "web", "body": {"spec": {"replicas": 1}}}});
+            // The deletion is held up until the pod is on a node.
+            let faults =
+                [json!({"somebody": started}), json!({"delay_s": 1.0})].map(|then| json!({"on": on, "then": then}));
+            trial.plan(faults.map(|fault| Fault::read(fault).expect("it is a fault")).into());
+            let is_met = is_held(trial.run(&Doom::none(), false));
+            trial.plan(Vec::new());
+            is_met.then_some(trial)
+        })
+        .unwrap()
+    };
+
+    let forth = held();
+    assert!(is_held(forth.run(&Doom::none(), true)));
+    forth.stop_workload().unwrap();
+    forth.run(&Doom::none(), true).unwrap();
+    forth.told_the_truth().unwrap();
+    same(&end, &forth).unwrap();
+
+    let back = held();
+    assert!(is_held(back.take_back(&Doom::none(), "compare")));
+    back.stop_workload().unwrap();
+    back.take_back(&Doom::none(), "compare").unwrap();
+    back.check_always();
+    assert_eq!(before.differences(&back.end().made_anew()), [""; 0]);
 }
