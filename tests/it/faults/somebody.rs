@@ -147,6 +147,10 @@ fn single(whole: &Reference, shop: &'static Shop, faults: &[Fault]) -> Result<Ca
             trial.check_always();
             return trial.lost_nothing().map(|()| Came::Right);
         }
+        if problem.message.contains("is being deleted, and pod") {
+            // Whom it names is to be stopped first.
+            trial.stop_workload()?;
+        }
         trial.run(&Doom::none(), true).map_err(|why| format!("resume: {why}\n({})", told()))?;
         trial.check_always();
     }
