@@ -245,10 +245,6 @@ impl Relabel<'_> {
             return self.not_yet(problem).await;
         }
         self.is_let_go().await?;
-        // Whoever came to a node until now would hold the claim for as long as it stays there.
-        if let Err(problem) = step.guarding(door.watch_over(&self.name)).await {
-            return self.not_yet(problem).await;
-        }
         match step.write("delete-original", pvc::plan_delete(Pvc(&self.original), Class::Swap)).await {
             Ok(_) => Ok(()),
             Err(problem) => self.not_yet(problem).await,
