@@ -292,7 +292,10 @@ impl Cluster {
         if head.status.is_client_error() || head.status.is_server_error() {
             let header = head.headers.get(http::header::RETRY_AFTER).and_then(|value| value.to_str().ok());
             let asked = header.and_then(|seconds| seconds.parse().ok());
-            let status: Json = serde_json::from_slice(&bytes).unwrap_or_default();
+            let status: Json = match serde_json::from_slice(&bytes) {
+                Err(e) if is_json(&head.headers) => return Err(not_json(e)),
+                status => status.unwrap_or_default(),
+            };
             let is_status = status["kind"] == "Status";
             let said = |field: &str| status[field].as_str().unwrap_or_default().to_owned();
             // What is no Status is a proxy's, or one of the server's filters': its text says what it is.
@@ -301,10 +304,7 @@ impl Cluster {
             let retry_after = asked.or_else(|| status["details"]["retryAfterSeconds"].as_u64());
             return Err(Error::Answer { code: head.status.as_u16(), reason, message, retry_after });
         }
-        serde_json::from_slice(&bytes).map_err(|e| Error::Unknown {
-            what: "the answer of the API server is not JSON".into(),
-            source: Some(Box::new(e)),
-        })
+        serde_json::from_slice(&bytes).map_err(not_json)
     }
 
     /// Returns the object, or `None` if there is none.
@@ -454,6 +454,16 @@ pub(super) fn slim(mut object: Json) -> Json {
 fn key(object: &Json) -> (&str, &str) {
     let metadata = &object["metadata"];
     (metadata["namespace"].as_str().unwrap_or_default(), metadata["name"].as_str().unwrap_or_default())
+}
+
+/// Whether an answer says of itself that it is JSON: then one that is not was cut off on its way.
+fn is_json(headers: &http::HeaderMap) -> bool {
+    let kind = headers.get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    kind.is_some_and(|kind| kind.starts_with("application/json"))
+}
+
+fn not_json(e: serde_json::Error) -> Error {
+    Error::Unknown { what: "the answer of the API server is not JSON".into(), source: Some(Box::new(e)) }
 }
 
 #[cfg(test)]
