@@ -6,6 +6,7 @@
 
 use super::guard::finished;
 use super::{Cluster, known, text, wait, workload};
+use crate::words::clock::Clock;
 use crate::words::{Json, Kind, Problem, PvcRef, RunId};
 use futures::TryStreamExt;
 use kube::core::WatchEvent;
@@ -138,17 +139,16 @@ fn is_writer(pod: &Json, claim: &PvcRef, run: &RunId) -> bool {
         && text(pod, "/metadata/labels/pvmigrate.io~1run") != run.as_str()
 }
 
-/// The name of a foreign pod on a node that may have mounted the claim, if there is one now.
+/// A foreign pod on a node that may have mounted the claim, if there is one now.
 ///
 /// # Errors
 /// A read that failed.
-pub async fn user_now(cluster: &Cluster, run: &RunId, claim: &PvcRef) -> Result<Option<String>, Problem> {
+pub async fn user_now(cluster: &Cluster, run: &RunId, claim: &PvcRef) -> Result<Option<Json>, Problem> {
     let (pods, _) = cluster
         .list(&known("Pod"), &claim.namespace, &[])
         .await
         .map_err(|e| e.problem("see who uses the claim", None))?;
-    let mut users = pods.iter().filter(|pod| is_writer(pod, claim, run) && !text(pod, "/spec/nodeName").is_empty());
-    Ok(users.next().map(|pod| text(pod, "/metadata/name").to_owned()))
+    Ok(pods.into_iter().find(|pod| is_writer(pod, claim, run) && !text(pod, "/spec/nodeName").is_empty()))
 }
 
 /// Watches until the vigil is broken and says why.
@@ -175,6 +175,7 @@ async fn keep(
         };
         live(true);
         failures = 0;
+        let opened = Clock.deadline(Duration::from_secs(1));
         loop {
             let event = match tokio::time::timeout(IDLE, stream.try_next()).await {
                 // Silence: the same stretch is asked for again, so nothing is missed.
@@ -202,6 +203,11 @@ async fn keep(
                 }
             }
             text(&pod, "/metadata/resourceVersion").clone_into(&mut version);
+        }
+        if !opened.passed() {
+            // Whatever ended it so soon may end the next one at once. Nobody goes by it meanwhile.
+            live(false);
+            wait::pause(wait::BREATH).await;
         }
     }
 }

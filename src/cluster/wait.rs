@@ -12,7 +12,10 @@ use tokio_util::sync::CancellationToken;
 /// A watch that says nothing for so long is not believed: the state is read again.
 const IDLE: Duration = Duration::from_secs(15);
 /// After an error of a watch.
-const BREATH: Duration = Duration::from_millis(500);
+pub const BREATH: Duration = Duration::from_millis(500);
+
+/// How often it is looked at why something does not come to its end.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What a condition makes of what it sees.
 pub enum Seen<T> {

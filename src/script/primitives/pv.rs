@@ -386,7 +386,7 @@ impl Swap<'_> {
             && is_there().await?
         {
             // Nobody watched since the process died, but it is still there.
-            user = Some(pod);
+            user = Some(text(&pod, "/metadata/name").to_owned());
         }
         let what = format!("the original claim `{name}` is gone");
         let gone = step.cluster().wait_for(&one, deadline(args, 300), &door.cancel, &what, |claim| match claim {

@@ -18,9 +18,6 @@ use crate::words::{Json, Kind, Problem, PvcRef, names};
 use serde_json::json;
 use std::time::Duration;
 
-/// How often it is looked at who holds a claim that does not go.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
-
 pub const TABLE: &[Primitive] = &[
     Primitive {
         name: "check_relabel",
@@ -274,6 +271,10 @@ impl Relabel<'_> {
         if matches!(problem.kind, Kind::Unreachable | Kind::Interrupted) || problem.fatal {
             return Err(problem);
         }
+        if problem.kind != Kind::Voided {
+            // What was refused may be what is asked for now.
+            wait::sleep(wait::BREATH, &self.step.session.door.cancel).await?;
+        }
         let now = self.step.find("PersistentVolumeClaim", &self.name.namespace, &self.name.name).await?;
         let stays = now.is_some_and(|claim| uid(&claim) == uid(&self.original) && !Pvc(&claim).is_going());
         if !stays {
@@ -319,7 +320,7 @@ impl Relabel<'_> {
             None => Seen::Done(None),
         });
         let left = tokio::select! {
-            held = self.is_held() => return Err(held),
+            held = self.held() => return Err(held),
             gone = gone => gone?,
         };
         door.vigils.end(name);
@@ -356,20 +357,20 @@ impl Relabel<'_> {
 
     /// Ends when the claim is held for longer than a moment by a pod that nobody has stopped. No byte is at risk: whatever it
     /// writes is on the volume that stays.
-    async fn is_held(&self) -> Problem {
+    async fn held(&self) -> Problem {
         let (step, name) = (self.step, &self.name);
         loop {
-            wait::pause(LOOK_AGAIN).await;
+            wait::pause(wait::LOOK_AGAIN).await;
             // What cannot be read is left to whoever waits for the claim.
             let claim = step.find("PersistentVolumeClaim", &name.namespace, &name.name).await;
             if !matches!(&claim, Ok(Some(claim)) if uid(claim) == uid(&self.original)) {
                 continue;
             }
-            let Ok(Some(user)) = step.guarding(vigil::user_now(step.cluster(), step.run(), name)).await else {
-                continue;
-            };
-            let pod = step.find("Pod", &name.namespace, &user).await;
-            if matches!(&pod, Ok(Some(pod)) if text(pod, "/metadata/deletionTimestamp").is_empty()) {
+            let user = step.guarding(vigil::user_now(step.cluster(), step.run(), name)).await;
+            if let Ok(Some(pod)) = user
+                && text(&pod, "/metadata/deletionTimestamp").is_empty()
+            {
+                let user = text(&pod, "/metadata/name");
                 let going = format!("claim `{name}` is being deleted, and pod `{user}` holds it");
                 return Problem::new(Kind::Conflict, going)
                     .object(format!("Pod:{}/{user}", name.namespace))

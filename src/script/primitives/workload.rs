@@ -150,9 +150,6 @@ async fn stop(step: Step, args: Args) -> Result<Json, Problem> {
     Ok(json!({"key": object.to_string(), "workload": now, "replicas": was, "stopped_ms": at_ms}))
 }
 
-/// How often a workload whose pods do not go is looked at: whether it is still to have none.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
-
 /// Waits until a stopped workload has no pods left, and gives the nodes where their containers ran, as last seen.
 ///
 /// # Errors
@@ -203,7 +200,7 @@ async fn last_pod_gone(
 /// Looks at a stopped workload every few seconds until it is not stopped any more.
 async fn scaled_up(step: &Step, stopped: &Json) -> Problem {
     loop {
-        wait::pause(LOOK_AGAIN).await;
+        wait::pause(wait::LOOK_AGAIN).await;
         let now = match same(step, stopped).await {
             Ok(now) => now,
             Err(problem) if matches!(problem.kind, Kind::Conflict | Kind::NotFound) => return problem,
