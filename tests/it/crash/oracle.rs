@@ -141,7 +141,8 @@ impl Oracle {
             self.must(run.is_none_or(|run| run == RUN), commit, "I16 another run has its hand on it");
             let (name, workload) = (&commit.key.name, self.shop.workload);
             let ours = match commit.key.kind {
-                "PersistentVolumeClaim" => name == self.shop.claim || name.contains("pvmigrate"),
+                // The shop with two of them calls the second one like the first.
+                "PersistentVolumeClaim" => name.starts_with(self.shop.claim) || name.contains("pvmigrate"),
                 "Pod" => name.contains("pvmigrate"),
                 // What the Deployment's controller copied from our notes is taken back.
                 "Deployment" | "ReplicaSet" | "StatefulSet" => {
@@ -349,7 +350,10 @@ impl Oracle {
             }
             for (_, pv) in state.list("PersistentVolume", "").filter(|(_, pv)| !is_thiefs(pv)) {
                 let spec = &pv["spec"];
-                let key = format!("PersistentVolume of class {}", text(&spec["storageClassName"]));
+                let mut key = format!("PersistentVolume of class {}", text(&spec["storageClassName"]));
+                if text(&spec["claimRef"]["name"]) == format!("{}-too", self.shop.claim) {
+                    key += ", the second one";
+                }
                 objects.insert(
                     key,
                     json!({

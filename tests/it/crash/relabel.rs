@@ -1,6 +1,6 @@
 //! The same where the volume stays: each write of `--engine relabel`, and each of its way back.
 
-use super::trial::{DB_STAYS, End, STAYS, Shop, Trial};
+use super::trial::{DB_STAYS, End, STAYS, Shop, TWO_STAY, Trial};
 use super::{ONE, SAMPLE, each, lines};
 use crate::matrix::{Came, Level, Plan};
 use pvmigrate::lab::faults::Fault;
@@ -193,22 +193,25 @@ fn a_crash_at_a_write_that_only_a_disturbed_relabelling_makes_is_gone_on_with() 
     });
 }
 
-/// Somebody starts the workload so late that its pod holds the claim that is being deleted: until that is stopped nothing goes
-/// on, neither forth nor back, and then both do.
+/// Somebody starts the workload so late that its pod holds the claim that is being deleted: until that is stopped a run does
+/// not go on, nor does a rollback that meets it. One that finds it there stops it, as it stops whoever the run has stopped.
 #[test]
 fn a_pod_that_holds_the_claim_is_named_and_whoever_stops_it_goes_on() {
     let (_, end) = reference(&STAYS);
     let before = Trial::of(&STAYS).end().made_anew();
     let is_held = |ended: Result<(), String>| ended.is_err_and(|why| why.contains("is being deleted, and pod `web-"));
+    let somebody_starts_it = |trial: &Trial| {
+        let on = json!({"verb": "delete", "kind": "PersistentVolumeClaim"});
+        let started = json!({"patch": {"kind": "Deployment", "name": "web", "body": {"spec": {"replicas": 1}}}});
+        // The deletion is held up until the pod is on a node.
+        let faults =
+            [json!({"somebody": started}), json!({"delay_s": 1.0})].map(|then| json!({"on": on, "then": then}));
+        trial.plan(faults.map(|fault| Fault::read(fault).expect("it is a fault")).into());
+    };
     let held = || {
         until_met(|| {
             let trial = Trial::of(&STAYS);
-            let on = json!({"verb": "delete", "kind": "PersistentVolumeClaim"});
-            let started = json!({"patch": {"kind": "Deployment", "name": "web", "body": {"spec": {"replicas": 1}}}});
-            // The deletion is held up until the pod is on a node.
-            let faults =
-                [json!({"somebody": started}), json!({"delay_s": 1.0})].map(|then| json!({"on": on, "then": then}));
-            trial.plan(faults.map(|fault| Fault::read(fault).expect("it is a fault")).into());
+            somebody_starts_it(&trial);
             let is_met = is_held(trial.run(&Doom::none(), false));
             trial.plan(Vec::new());
             is_met.then_some(trial)
@@ -223,10 +226,67 @@ fn a_pod_that_holds_the_claim_is_named_and_whoever_stops_it_goes_on() {
     forth.told_the_truth().unwrap();
     same(&end, &forth).unwrap();
 
-    let back = held();
-    assert!(is_held(back.take_back(&Doom::none(), "compare")));
-    back.stop_workload().unwrap();
-    back.take_back(&Doom::none(), "compare").unwrap();
-    back.check_always();
-    assert_eq!(before.differences(&back.end().made_anew()), [""; 0]);
+    let is_as_before = |trial: &Trial| {
+        trial.check_always();
+        assert_eq!(before.differences(&trial.end().made_anew()), [""; 0]);
+    };
+    let found = held();
+    found.take_back(&Doom::none(), "compare").unwrap();
+    is_as_before(&found);
+
+    let met = until_met(|| {
+        let trial = Trial::of(&STAYS);
+        trial.run(&Doom::none(), false).unwrap();
+        somebody_starts_it(&trial);
+        let is_met = is_held(trial.take_back(&Doom::none(), "compare"));
+        trial.plan(Vec::new());
+        is_met.then_some(trial)
+    })
+    .unwrap();
+    assert!(is_held(met.take_back(&Doom::none(), "compare")));
+    met.stop_workload().unwrap();
+    met.take_back(&Doom::none(), "compare").unwrap();
+    is_as_before(&met);
+}
+
+/// Of two claims the first was called after its new class, the second got its volume back because somebody started the
+/// workload, and that was stopped again: nobody is started on the way back before both claims are as they were.
+#[test]
+fn a_crash_when_one_of_two_claims_was_given_back_is_taken_back() {
+    let before = Trial::of(&TWO_STAY).end().made_anew();
+    let disturbed = || {
+        let trial = Trial::of(&TWO_STAY);
+        // Both are retained, then both are reserved.
+        let somebody = json!({
+            "on": {"verb": "patch", "kind": "PersistentVolume", "nth": 4}, "when": "after",
+            "then": {"somebody": {"patch": {"kind": "Deployment", "name": "web", "body": {"spec": {"replicas": 1}}}}},
+        });
+        trial.plan(vec![Fault::read(somebody).expect("it is a fault")]);
+        trial
+    };
+    let is_stopped_again = |effects: &[String]| {
+        let returned = effects.iter().position(|line| line.contains(".return "))?;
+        effects[returned..].iter().position(|line| line.contains(".stop ")).map(|after| returned + after)
+    };
+    let point = until_met(|| {
+        let (trial, doom) = (disturbed(), Doom::none());
+        trial.run(&doom, false).unwrap();
+        is_stopped_again(&lines(&doom))
+    });
+    let cases = How::ALL.into_iter().filter(|how| how.kills()).map(|how| (how.word().to_owned(), (point.clone(), how)));
+    let test = "a_crash_when_one_of_two_claims_was_given_back";
+    let plan = Plan { test, one: ONE, whole: Level::Ci, sample: SAMPLE / 4, at_once: 4 };
+    plan.run(&cases.collect::<Vec<_>>(), |(point, how)| {
+        let point = point.clone()?;
+        let trial = until_met(|| {
+            let (trial, doom) = (disturbed(), Doom::at(point, *how));
+            let first = trial.run(&doom, false);
+            (first.is_err() && doom.has_fired() && is_stopped_again(&lines(&doom)) == Some(point)).then_some(trial)
+        })?;
+        trial.plan(Vec::new());
+        trial.take_back(&Doom::none(), "compare").map_err(|why| format!("rollback: {why}"))?;
+        trial.check_always();
+        let differences = before.differences(&trial.end().made_anew());
+        if differences.is_empty() { Ok(Came::Right) } else { Err(differences.join("\n")) }
+    });
 }

@@ -50,6 +50,7 @@ pub const DB: Shop = Shop {
 };
 /// The same two where the volume stays, and only its class is another.
 pub const STAYS: Shop = Shop { engine: "relabel", ..ACKED };
+pub const TWO_STAY: Shop = Shop { yaml: include_str!("../../scenarios/crash-two.yaml"), ..STAYS };
 pub const DB_STAYS: Shop = Shop { engine: "relabel", ..DB };
 
 pub(super) const RUN: &str = "01234567";
