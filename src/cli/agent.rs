@@ -5,7 +5,7 @@
 
 use crate::copy::agent::stop::Stop;
 use crate::copy::agent::{copy, exercise, rsync, verify};
-use crate::copy::report::{FailKind, Line, Mode, Pass, TERMINATION_MESSAGE_BYTES};
+use crate::copy::report::{FailKind, Line, Mode, Pass, TERMINATION_MESSAGE_BYTES, VerifyReport};
 use crate::copy::waive::{Kind, Waive};
 use crate::words::size;
 use clap::{Subcommand, ValueEnum};
@@ -67,6 +67,12 @@ struct CopyArgs {
     /// What TARGET may be without: what it cannot hold is left out and counted
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     waive: Vec<WaiveArg>,
+    /// Compare the two after a good pass, as `verify --mode` does; the report has the result as `proof`
+    #[arg(long, value_name = "MODE")]
+    verify: Option<ModeArg>,
+    /// For --verify changed: a time before which all content was verified
+    #[arg(long, value_name = "RFC3339", requires = "verify")]
+    verified_since: Option<Timestamp>,
     /// native: this program; rsync: the rsync of the image or machine
     #[arg(long, default_value = "native")]
     engine: EngineArg,
@@ -161,6 +167,16 @@ enum ModeArg {
     Metadata,
 }
 
+impl From<ModeArg> for Mode {
+    fn from(arg: ModeArg) -> Mode {
+        match arg {
+            ModeArg::Full => Mode::Full,
+            ModeArg::Changed => Mode::Changed,
+            ModeArg::Metadata => Mode::Metadata,
+        }
+    }
+}
+
 /// Runtimes give containers a low limit that they may raise themselves.
 fn as_many_files_as_allowed() {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -222,44 +238,45 @@ fn run_copy(args: CopyArgs, stop: &Stop) -> u8 {
         EngineArg::Rsync => copy::Engine::Rsync(rsync::PROGRAM.into()),
     };
     let CopyArgs { source, target, since, since_end, allow_empty, .. } = args;
-    let workers = args.workers.map(usize::from);
-    let job = copy::Job {
-        source,
-        target,
-        pass,
-        since,
-        since_end,
-        allow_empty,
-        engine,
-        workers,
-        bandwidth: args.bandwidth_limit,
-        waive: waive(&args.waive),
-    };
-    let report = copy::copy(&job, stop, &mut |line| print(&line.to_json()));
+    let (workers, waive) = (args.workers.map(usize::from), waive(&args.waive));
+    let bandwidth = args.bandwidth_limit;
+    let job = copy::Job { source, target, pass, since, since_end, allow_empty, engine, workers, bandwidth, waive };
+    let mut report = copy::copy(&job, stop, &mut |line| print(&line.to_json()));
     if !report.ok {
         talk(&format!("agent: {}", report.meaning));
     }
-    let code = exit_code(report.ok, report.kind, stop);
+    let mut code = exit_code(report.ok, report.kind, stop);
+    if let Some(mode) = args.verify.filter(|_| report.ok) {
+        let copy::Job { source, target, .. } = job;
+        let totals = Some(verify::Totals { files: report.files_total, bytes: report.bytes_total });
+        let (mode, since) = (mode.into(), args.verified_since);
+        // Beside a writer.
+        let settled_before = report.started_at.parse().ok().filter(|_| pass == Pass::Hot);
+        let job = verify::Job { source, target, mode, since, totals, workers, waive, settled_before };
+        let proof = compare(&job, stop);
+        code = exit_code(proof.ok, proof.kind, stop);
+        report.proof = Some(Box::new(proof));
+    }
     end(Line::CopyReport(report), &args.last_words, code)
 }
 
 fn run_verify(args: VerifyArgs, stop: &Stop) -> u8 {
-    let mode = match args.mode {
-        ModeArg::Full => Mode::Full,
-        ModeArg::Changed => Mode::Changed,
-        ModeArg::Metadata => Mode::Metadata,
-    };
     let VerifyArgs { source, target, since, .. } = args;
     let totals = args.files_total.zip(args.bytes_total).map(|(files, bytes)| verify::Totals { files, bytes });
     let (workers, waive) = (args.workers.map(usize::from), waive(&args.waive));
-    let job = verify::Job { source, target, mode, since, totals, workers, waive };
-    let report = verify::verify(&job, stop, &mut |line| print(&line.to_json()));
+    let job = verify::Job { since, totals, workers, waive, ..verify::Job::new(source, target, args.mode.into()) };
+    let report = compare(&job, stop);
+    let code = exit_code(report.ok, report.kind, stop);
+    end(Line::VerifyReport(report), &args.last_words, code)
+}
+
+fn compare(job: &verify::Job, stop: &Stop) -> VerifyReport {
+    let report = verify::verify(job, stop, &mut |line| print(&line.to_json()));
     if !report.ok {
         let first = report.messages.first().map_or(String::new(), |first| format!(", {first}"));
         talk(&format!("agent: {} differences{first}", report.differences_total));
     }
-    let code = exit_code(report.ok, report.kind, stop);
-    end(Line::VerifyReport(report), &args.last_words, code)
+    report
 }
 
 fn exit_code(ok: bool, kind: Option<FailKind>, stop: &Stop) -> u8 {
@@ -357,6 +374,10 @@ mod tests {
             ("copy /src /dst --pass hot --waive acl,owner --waive xattr", true),
             ("copy /src /dst --pass hot --waive mode", false),
             ("verify /src /dst --mode full --waive xattr", true),
+            ("copy /src /dst --pass final --verify full", true),
+            (&format!("copy /src /dst --pass final --verify changed --verified-since {since}"), true),
+            (&format!("copy /src /dst --pass final --verified-since {since}"), false),
+            ("copy /src /dst --pass final --verify half", false),
             ("copy /src /dst --pass hot --engine cp", false),
             ("copy /src /dst", false),
             ("copy /src --pass hot", false),

@@ -24,16 +24,24 @@ pub enum Task {
         /// An empty source is meant.
         allow_empty: bool,
         how: How,
+        /// What is compared afterwards, if the pass is good.
+        proof: Option<Compare>,
     },
     Verify {
         last: bool,
-        mode: String,
-        since: Option<String>,
+        what: Compare,
         /// Files and bytes in the source, for the progress.
         totals: Option<[u64; 2]>,
         workers: Option<i64>,
         waive: Waive,
     },
+}
+
+/// What a verification reads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compare {
+    pub mode: String,
+    pub since: Option<String>,
 }
 
 /// How a pass is made, where that is not the agent's own choice.
@@ -80,7 +88,7 @@ impl Task {
         let mut args = vec!["agent".to_owned()];
         let (since, since_end) = match self {
             Task::Reserve => return vec!["--version".to_owned()],
-            Task::Copy { last, since, since_end, allow_empty, how } => {
+            Task::Copy { last, since, since_end, allow_empty, how, proof } => {
                 args.extend(["copy", SOURCE, TARGET, "--pass", if *last { "final" } else { "hot" }].map(str::to_owned));
                 let workers = how.workers.map(|workers| workers.to_string());
                 for (word, value) in
@@ -94,9 +102,13 @@ impl Task {
                     args.push("--allow-empty".to_owned());
                 }
                 args.extend(without(how.waive));
+                if let Some(Compare { mode, since }) = proof {
+                    args.extend(["--verify".to_owned(), mode.clone()]);
+                    args.extend(since.iter().flat_map(|since| ["--verified-since".to_owned(), since.clone()]));
+                }
                 (since, since_end)
             }
-            Task::Verify { mode, since, totals, workers, waive, .. } => {
+            Task::Verify { what: Compare { mode, since }, totals, workers, waive, .. } => {
                 args.extend(["verify", SOURCE, TARGET, "--mode", mode].map(str::to_owned));
                 for (word, total) in ["--files-total", "--bytes-total"].into_iter().zip(totals.iter().flatten()) {
                     args.extend([word.to_owned(), total.to_string()]);
@@ -351,6 +363,7 @@ mod tests {
                 since_end: Some("2026-11-21T04:05:00Z".into()),
                 allow_empty: false,
                 how: How::default(),
+                proof: None,
             },
             image: "docker.io/pvmigrate/agent:0.1.0".into(),
             source: Some("data".into()),
@@ -370,6 +383,10 @@ mod tests {
         }
     }
 
+    fn all() -> Compare {
+        Compare { mode: "full".into(), since: None }
+    }
+
     #[test]
     fn the_copy_pod_is_as_it_was_agreed() {
         insta::assert_yaml_snapshot!("copy_pod", render(&plan()));
@@ -382,21 +399,21 @@ mod tests {
             let (workers, bandwidth) = (allow_empty.then_some(7), allow_empty.then(|| "50Mi".to_owned()));
             let waive = if allow_empty { Waive::of([Kind::Xattr, Kind::Acl]) } else { Waive::NOTHING };
             let how = How { engine, workers, bandwidth, waive };
-            Task::Copy { last: false, since, since_end, allow_empty, how }.args().join(" ")
+            let proof = allow_empty.then(|| Compare { mode: "changed".into(), since: Some("V".into()) });
+            Task::Copy { last: false, since, since_end, allow_empty, how, proof }.args().join(" ")
         };
         let rest = "--since T --since-end E";
         assert_eq!(args(None, false), format!("agent copy /source /target --pass hot {rest}"));
         assert_eq!(args(Some("rsync"), false), format!("agent copy /source /target --pass hot --engine rsync {rest}"));
-        let all = "--workers 7 --bandwidth-limit 50Mi --allow-empty --waive acl,xattr";
+        let all =
+            "--workers 7 --bandwidth-limit 50Mi --allow-empty --waive acl,xattr --verify changed --verified-since V";
         assert_eq!(args(None, true), format!("agent copy /source /target --pass hot {all} {rest}"));
     }
 
     #[test]
     fn totals_are_said_if_they_are_known() {
         let args = |totals| {
-            Task::Verify { last: true, mode: "full".into(), since: None, totals, workers: None, waive: Waive::NOTHING }
-                .args()
-                .join(" ")
+            Task::Verify { last: true, what: all(), totals, workers: None, waive: Waive::NOTHING }.args().join(" ")
         };
         let plain = "agent verify /source /target --mode full";
         assert_eq!(args(None), plain);
@@ -407,11 +424,10 @@ mod tests {
     fn what_can_be_done_with_one_thread_is_done_with_one() {
         let copy = |engine: Option<&str>, workers| {
             let how = How { engine: engine.map(str::to_owned), workers, ..How::default() };
-            Task::Copy { last: true, since: None, since_end: None, allow_empty: false, how }
+            Task::Copy { last: true, since: None, since_end: None, allow_empty: false, how, proof: Some(all()) }
         };
         let waive = Waive::of([Kind::Owner]);
-        let verify =
-            |workers| Task::Verify { last: true, mode: "full".into(), since: None, totals: None, workers, waive };
+        let verify = |workers| Task::Verify { last: true, what: all(), totals: None, workers, waive };
         for (task, wanted) in [
             (Task::Reserve, None),
             (copy(None, None), Some(copy(None, Some(1)))),
@@ -428,14 +444,7 @@ mod tests {
 
     #[test]
     fn the_verify_pod_changes_nothing() {
-        let task = Task::Verify {
-            last: true,
-            mode: "full".into(),
-            since: None,
-            totals: None,
-            workers: None,
-            waive: Waive::NOTHING,
-        };
+        let task = Task::Verify { last: true, what: all(), totals: None, workers: None, waive: Waive::NOTHING };
         let pod = render(&PodPlan { task, run_as: Some(1000), node: None, like: Json::Null, ..plan() });
         insta::assert_yaml_snapshot!("verify_pod", pod);
         let mounts = pod["spec"]["containers"][0]["volumeMounts"].as_array().unwrap();

@@ -172,6 +172,9 @@ pub struct CopyReport {
     /// The first error lines, made printable.
     #[serde(default)]
     pub messages: Vec<String>,
+    /// What a comparison found right after the pass, if it was asked for and the pass was good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Box<VerifyReport>>,
 }
 
 impl CopyReport {
@@ -230,7 +233,8 @@ pub struct VerifyReport {
     pub differences: Vec<Difference>,
     #[serde(default)]
     pub differences_total: u64,
-    /// How many of them are of a kind of metadata that can be waived.
+    /// How many of them are of a kind of metadata that can be waived; after a hot pass only of entries that did not
+    /// change since it began, so these the target does not keep.
     #[serde(default, skip_serializing_if = "Waived::is_empty")]
     pub differences_by_kind: Waived,
     /// Entries that differ in what was waived, which are no differences and in no digest.
@@ -242,6 +246,14 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
+    fn is_consistent(&self) -> bool {
+        !self.ok || self.is_clean()
+    }
+
+    fn shrink(&mut self) -> bool {
+        self.differences.pop().is_some() || self.messages.pop().is_some()
+    }
+
     /// Everything but the verdict speaks for it.
     fn is_clean(&self) -> bool {
         let are_equal = !self.source_digest.is_empty() && self.source_digest == self.target_digest;
@@ -258,8 +270,11 @@ impl Line {
 
     fn is_consistent(&self) -> bool {
         match self {
-            Line::CopyReport(report) => !report.ok || report.is_clean(),
-            Line::VerifyReport(report) => !report.ok || report.is_clean(),
+            Line::CopyReport(report) => {
+                let proof = report.proof.as_deref();
+                (!report.ok || report.is_clean()) && proof.is_none_or(|proof| report.ok && proof.is_consistent())
+            }
+            Line::VerifyReport(report) => report.is_consistent(),
             Line::Progress(_) | Line::Unknown => true,
         }
     }
@@ -270,7 +285,7 @@ impl Line {
     }
 
     /// The same within `limit` bytes: differences, messages and at last the tail of the meaning are dropped, the
-    /// verdict never is. Only a `limit` smaller than an empty report (about 700 bytes) is exceeded.
+    /// verdict never is. Only a `limit` smaller than an empty report (about 700 bytes; twice that with a proof) is exceeded.
     pub fn to_json_within(mut self, limit: usize) -> String {
         loop {
             let text = self.to_json();
@@ -283,8 +298,11 @@ impl Line {
     /// Drops the least important thing; false if nothing is left to drop.
     fn shrink(&mut self) -> bool {
         match self {
-            Line::CopyReport(report) => report.messages.pop().is_some() || halve(&mut report.meaning),
-            Line::VerifyReport(report) => report.differences.pop().is_some() || report.messages.pop().is_some(),
+            Line::CopyReport(report) => {
+                let proof = report.proof.as_deref_mut();
+                report.messages.pop().is_some() || proof.is_some_and(VerifyReport::shrink) || halve(&mut report.meaning)
+            }
+            Line::VerifyReport(report) => report.shrink(),
             Line::Progress(_) | Line::Unknown => false,
         }
     }
@@ -322,6 +340,7 @@ mod tests {
             reread: 1,
             waived: Waived::default(),
             messages: vec![],
+            proof: None,
         }
     }
 

@@ -3,8 +3,8 @@
 
 use super::agent::native::SUDDENLY_EMPTY;
 use super::end::{self, Lost, Next};
-use super::pod::{PodPlan, render};
-use super::report::{CopyReport, FailKind, Line, VerifyReport};
+use super::pod::{PodPlan, Task, render};
+use super::report::{CopyReport, FailKind, Line, Phase, VerifyReport};
 use crate::cluster::wait::{self, All, One, Seen};
 use crate::cluster::{Door, known, text, uid};
 use crate::journal::{Class, Precondition, StepId, Verb, Write};
@@ -96,7 +96,7 @@ pub async fn run(
         };
         let (report, node, one) = match ended {
             End::Report(report, node) => {
-                let said = names::plain(report["meaning"].as_str().unwrap_or("it failed"));
+                let said = names::plain(decisive(&report)["meaning"].as_str().unwrap_or("it failed"));
                 let passes = is_passing(&report).then(|| (end::FAILED.to_owned(), said));
                 (report, node, passes)
             }
@@ -145,8 +145,14 @@ pub async fn run(
     }
 }
 
+/// What decides: of a pass and its verification the one that came to be made last.
+fn decisive(report: &Json) -> &Json {
+    if report["proof"].is_object() { &report["proof"] } else { report }
+}
+
 /// True for a failure that the next pod may not meet.
 fn is_passing(report: &Json) -> bool {
+    let report = decisive(report);
     // A verification that was told to stop says nothing but that.
     report["ok"] == json!(false) && (report["retryable"] == json!(true) || report["kind"] == "interrupted")
 }
@@ -271,7 +277,9 @@ async fn follow(door: &Door, plan: &PodPlan, made: &Json, who: &str, voice: &Arc
     if let Some(listener) = listener {
         listener.abort();
     }
-    voice.progress(&Progress { claim: who.to_owned(), phase: phase(plan), over: true, ..Progress::default() });
+    for phase in phases(plan) {
+        voice.progress(&Progress { claim: who.to_owned(), phase: phase.into(), over: true, ..Progress::default() });
+    }
     match ended {
         Err(problem) if !was_running => Err(with_events(door, plan, problem).await),
         ended => ended,
@@ -328,9 +336,9 @@ fn verdict(pod: &Json, plan: &PodPlan) -> End {
     if plan.source.is_none() && exit == Some(0) {
         return End::Report(Json::Null, node);
     }
-    let report = match Line::parse(text(ended, "/message").lines().last().unwrap_or_default()) {
-        Some(Line::CopyReport(report)) => Some(json!(report)),
-        Some(Line::VerifyReport(report)) => Some(json!(report)),
+    let report = match (Line::parse(text(ended, "/message").lines().last().unwrap_or_default()), &plan.task) {
+        (Some(Line::CopyReport(report)), Task::Copy { .. }) => Some(json!(report)),
+        (Some(Line::VerifyReport(report)), Task::Verify { .. }) => Some(json!(report)),
         _ => None,
     };
     match (report, end::reason(pod)) {
@@ -342,10 +350,15 @@ fn verdict(pod: &Json, plan: &PodPlan) -> End {
         (None, Some(reason)) => End::Lost { reason: reason.to_owned(), said: why(pod) },
         (None, None) if exit.is_none() => End::Lost { reason: end::KILLED.to_owned(), said: why(pod) },
         (None, None) => {
-            let said = names::plain(text(ended, "/message"));
+            let message = text(ended, "/message");
+            let said = if is_report(message) { "it told of something else".to_owned() } else { names::plain(message) };
             End::Report(failed(plan, &format!("exit code {}: {said}", exit.unwrap_or(-1)), exit.unwrap_or(-1)), node)
         }
     }
+}
+
+fn is_report(message: &str) -> bool {
+    Line::parse(message.lines().last().unwrap_or_default()).is_some()
 }
 
 /// The cluster's own words about the end of a pod.
@@ -353,7 +366,7 @@ fn why(pod: &Json) -> String {
     let ended = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
     let message = text(ended, "/message");
     // A report is none.
-    let message = if Line::parse(message.lines().last().unwrap_or_default()).is_some() { "" } else { message };
+    let message = if is_report(message) { "" } else { message };
     let said = [text(pod, "/status/message"), message, text(pod, "/status/reason")];
     names::plain(said.into_iter().find(|text| !text.is_empty()).unwrap_or_default())
 }
@@ -379,13 +392,17 @@ async fn with_events(door: &Door, plan: &PodPlan, problem: Problem) -> Problem {
     problem
 }
 
-fn phase(plan: &PodPlan) -> String {
-    match &plan.task {
-        super::pod::Task::Reserve => "reserve".into(),
-        super::pod::Task::Copy { last: true, .. } => "final pass".into(),
-        super::pod::Task::Copy { .. } => "hot pass".into(),
-        super::pod::Task::Verify { .. } => "verify".into(),
-    }
+const VERIFY: &str = "verify";
+
+/// What a pod does, one after the other.
+fn phases(plan: &PodPlan) -> Vec<&'static str> {
+    let (first, proof) = match &plan.task {
+        Task::Reserve => ("reserve", &None),
+        Task::Copy { last: true, proof, .. } => ("final pass", proof),
+        Task::Copy { proof, .. } => ("hot pass", proof),
+        Task::Verify { .. } => (VERIFY, &None),
+    };
+    [first].into_iter().chain(proof.as_ref().map(|_| VERIFY)).collect()
 }
 
 /// Passes progress on from the log. Whatever goes wrong here costs nothing but the bar.
@@ -396,9 +413,10 @@ async fn listen(door: Door, plan: PodPlan, who: String, voice: Arc<dyn Voice>) {
     let mut lines = stream.lines();
     while let Some(Ok(line)) = lines.next().await {
         if let Some(Line::Progress(p)) = Line::parse(&line) {
+            let phase = if p.phase == Phase::Verify { VERIFY } else { phases(&plan)[0] };
             voice.progress(&Progress {
                 claim: who.clone(),
-                phase: phase(&plan),
+                phase: phase.into(),
                 files: p.files,
                 files_total: p.files_total,
                 bytes: p.bytes,
@@ -526,14 +544,21 @@ pub async fn nodes_are_clean(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::copy::pod::{How, Task};
+    use crate::copy::pod::How;
 
     fn plan() -> PodPlan {
         PodPlan {
             name: "p".into(),
             namespace: "shop".into(),
             run: "0123abcd".into(),
-            task: Task::Copy { last: false, since: None, since_end: None, allow_empty: false, how: How::default() },
+            task: Task::Copy {
+                last: false,
+                since: None,
+                since_end: None,
+                allow_empty: false,
+                how: How::default(),
+                proof: None,
+            },
             image: "i".into(),
             source: Some("data".into()),
             target: "t".into(),
@@ -570,7 +595,16 @@ mod tests {
         done["meaning"] = json!("complete");
         let mut late = ended(0, "Completed", &done.to_string());
         late["status"]["reason"] = json!("Evicted");
+        let mut compared = json!({"t": "verify_report", "ok": false, "mode": "full", "source_digest": "", "target_digest": "",
+            "source_read_at": "", "target_read_at": "", "seconds": 0.0});
+        let other = ended(1, "Error", &compared.to_string());
+        compared["kind"] = "interrupted".into();
+        let mut in_between = done.clone();
+        in_between["proof"] = compared;
+        let in_between = ended(143, "Error", &in_between.to_string());
         for (name, pod, wanted) in [
+            ("of another task", other, "report: exit code 1: it told of something else"),
+            ("asked to end while it compared", in_between, "Killed"),
             ("evicted", evicted, "Evicted"),
             ("killed", ended(137, "Error", ""), "Killed"),
             ("out of memory", ended(137, "OOMKilled", ""), "OOMKilled"),

@@ -66,8 +66,8 @@ fn with_note() -> String {
 #[test]
 fn the_stock_script_passes_its_tests() {
     let dir = folder(&[]);
-    let said = pvmigrate(&["test", "sc-migrate"], dir.path()).ended(0).err_has(&["8 passed, 0 failed"]);
-    assert_eq!(said.out.lines().filter(|line| line.starts_with("ok ")).count(), 8, "{}", said.out);
+    let said = pvmigrate(&["test", "sc-migrate"], dir.path()).ended(0).err_has(&["10 passed, 0 failed"]);
+    assert_eq!(said.out.lines().filter(|line| line.starts_with("ok ")).count(), 10, "{}", said.out);
     // Nothing is left of the labs.
     let left = dir.path().join(".local/state/pvmigrate/tests");
     assert_eq!(std::fs::read_dir(left).unwrap().count(), 0);

@@ -87,6 +87,7 @@ pub fn copy(job: &Job, stop: &Stop, emit: Emit<'_>) -> CopyReport {
         reread: 0,
         waived: Waived::default(),
         messages: Vec::new(),
+        proof: None,
     };
     match steps(job, stop, &mut Ticker::new(job.pass, emit), &mut report) {
         Ok(()) => {

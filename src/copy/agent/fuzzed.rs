@@ -80,7 +80,10 @@ pub(super) fn is_good(line: Option<&Line>) -> bool {
 /// What decides.
 fn verdict(line: &Line) -> (bool, Option<FailKind>, Option<bool>, u64, String) {
     match line {
-        Line::CopyReport(r) => (r.ok, r.kind, Some(r.retryable), r.files_total, r.started_at.clone()),
+        Line::CopyReport(r) => {
+            let proof = r.proof.as_deref().map(|proof| verdict(&Line::VerifyReport(proof.clone())));
+            (r.ok, r.kind, Some(r.retryable), r.files_total, format!("{} {proof:?}", r.started_at))
+        }
         Line::VerifyReport(r) => {
             (r.ok, r.kind, None, r.differences_total, format!("{} {}", r.source_digest, r.target_digest))
         }
@@ -107,7 +110,10 @@ pub(super) fn is_kept_within(line: &Line, limit: usize) -> String {
 /// A person is told of any of them.
 pub(super) fn is_told(line: &Line) {
     match line {
-        Line::CopyReport(report) => drop(copy_problem(&json!(report), "shop/data")),
+        Line::CopyReport(report) => {
+            drop(copy_problem(&json!(report), "shop/data"));
+            drop(verify_problem(&json!(report.proof), "shop/data"));
+        }
         Line::VerifyReport(report) => drop(verify_problem(&json!(report), "shop/data")),
         Line::Progress(_) | Line::Unknown => {}
     }

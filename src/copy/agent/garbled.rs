@@ -102,6 +102,7 @@ prop_compose! {
         (began, ended, eighths) in (time(), time(), any::<u32>()),
         (meaning, messages) in (any::<String>(), vec(any::<String>(), 0..MESSAGES_MAX)),
         waived in waived(),
+        proof in option::of(verify_report()),
     ) -> CopyReport {
         let pass = if is_final { Pass::Final } else { Pass::Hot };
         let (exit, kind) = match ok {
@@ -114,6 +115,7 @@ prop_compose! {
             ok, pass, engine: "native".into(), exit, meaning, kind, retryable,
             started_at: stamp(began), ended_at: stamp(ended), seconds: f64::from(eighths) / 8.0,
             files_total, bytes_total, files_copied, bytes_copied, files_deleted, reread, messages, waived,
+            proof: proof.filter(|_| ok).map(Box::new),
         }
     }
 }
@@ -187,6 +189,14 @@ proptest! {
     }
 
     #[test]
+    fn a_bad_proof_never_becomes_a_good_one(copy in copy_report(), proof in verify_report(), damage in damage()) {
+        prop_assume!(copy.ok && !proof.ok);
+        let text = damaged(&Line::CopyReport(CopyReport { proof: Some(Box::new(proof)), ..copy }).to_json(), &damage);
+        let is_proven = |line| matches!(line, Line::CopyReport(report) if report.proof.as_ref().is_some_and(|proof| proof.ok));
+        prop_assert!(!Line::parse(&text).is_some_and(is_proven), "{text}");
+    }
+
+    #[test]
     fn a_report_that_is_cut_anywhere_is_none(line in line(), at in any::<Index>()) {
         is_none_if_cut(&line, at.index(usize::MAX));
     }
@@ -205,7 +215,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_shortened_fits_and_says_the_same(line in line(), limit in 900..5000usize) {
+    fn what_is_shortened_fits_and_says_the_same(line in line(), limit in 1700..5000usize) {
         let text = is_kept_within(&line, limit);
         prop_assert!(text.len() <= limit, "{} bytes, not {limit}", text.len());
     }

@@ -99,7 +99,7 @@ impl Bench {
 
     pub(super) fn verify_without(&self, mode: Mode, since: Option<Timestamp>, waive: Waive) -> VerifyReport {
         let (source, target) = (self.source(""), self.target(""));
-        let job = verify::Job { source, target, mode, since, totals: None, workers: Some(3), waive };
+        let job = verify::Job { since, workers: Some(3), waive, ..verify::Job::new(source, target, mode) };
         verify::verify(&job, &Stop::new(), &mut |_| {})
     }
 
@@ -738,15 +738,7 @@ fn a_request_to_stop_ends_both_with_a_report() {
         let report = bench.stopped_pass(Pass::Hot, None, &stop);
         assert_eq!((report.ok, report.kind), (false, Some(FailKind::Interrupted)));
         let (source, target) = (bench.source(""), bench.target(""));
-        let job = verify::Job {
-            source,
-            target,
-            mode: Mode::Full,
-            since: None,
-            totals: None,
-            workers: None,
-            waive: Waive::NOTHING,
-        };
+        let job = verify::Job::new(source, target, Mode::Full);
         assert_eq!(verify::verify(&job, &stop, &mut |_| {}).kind, Some(FailKind::Interrupted));
     }
 }
@@ -766,7 +758,7 @@ fn totals_that_are_given_are_not_counted_and_decide_nothing() {
     ] {
         let totals = given.map(|(files, bytes)| verify::Totals { files, bytes });
         let (source, target) = (bench.source(""), bench.target(""));
-        let job = verify::Job { source, target, mode, since: None, totals, workers: Some(1), waive: Waive::NOTHING };
+        let job = verify::Job { totals, workers: Some(1), ..verify::Job::new(source, target, mode) };
         let mut told = Vec::new();
         let report = verify::verify(&job, &Stop::new(), &mut |line| {
             let Line::Progress(progress) = line else { panic!("no other line comes on the way") };

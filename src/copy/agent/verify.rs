@@ -32,6 +32,9 @@ const LARGE: u64 = 32 << 20;
 /// A small file weighs as much as so many bytes of a large one.
 const BYTES_OF_A_FILE: f64 = 131_072.0;
 
+/// By how much the clock that stamps a change may lag behind the one that was read before it.
+const TICK_NS: i128 = 100_000_000;
+
 /// What to compare.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -46,6 +49,17 @@ pub struct Job {
     pub workers: Option<usize>,
     /// What is not compared, only counted.
     pub waive: Waive,
+    /// Right after a pass beside a writer, when that began: whatever changed since may differ in anything, and says
+    /// nothing about the target. It is a difference, and counted under no kind.
+    pub settled_before: Option<Timestamp>,
+}
+
+impl Job {
+    /// Everything is compared, as fast as it can be.
+    pub fn new(source: PathBuf, target: PathBuf, mode: Mode) -> Job {
+        let (since, totals, workers, waive, settled_before) = (None, None, None, Waive::NOTHING, None);
+        Job { source, target, mode, since, totals, workers, waive, settled_before }
+    }
 }
 
 /// What a copy found in the source, as its report says.
@@ -115,6 +129,7 @@ fn steps(job: &Job, stop: &Stop, emit: Emit<'_>, report: &mut VerifyReport) -> R
         job,
         trust: trust(job, &source),
         stop,
+        settled_before: job.settled_before.map(|began| began.as_nanosecond() - TICK_NS),
         roots: [&source, &target],
         bytes: AtomicU64::new(0),
         entries: AtomicU64::new(0),
@@ -182,6 +197,8 @@ fn trust(job: &Job, source: &Root) -> Trust {
 struct Comparison<'a> {
     job: &'a Job,
     trust: Trust,
+    /// The ctime from which on an entry of the source is in motion.
+    settled_before: Option<i128>,
     stop: &'a Stop,
     roots: [&'a Root; 2],
     /// Bytes that were read, and entries that were compared.
@@ -249,7 +266,11 @@ impl Comparison<'_> {
         for kind in kinds.kinds() {
             *found.waived.entry(kind).or_default() += 1;
         }
+        let is_settled = self.settled_before.is_none_or(|before| nodes[0].is_some_and(|node| node.ctime < before));
         for (what, source, target) in differences {
+            if let Some(kind) = Kind::of_difference(&what).filter(|_| is_settled) {
+                *found.by_kind.entry(kind).or_default() += 1;
+            }
             found.differ(&pair.path, what, source, target);
         }
         drop(found);
@@ -366,9 +387,6 @@ impl Comparison<'_> {
 impl Found {
     fn differ(&mut self, path: &[u8], what: String, source: String, target: String) {
         self.differences_total += 1;
-        if let Some(kind) = Kind::of_difference(&what) {
-            *self.by_kind.entry(kind).or_default() += 1;
-        }
         self.differences.push((path.to_vec(), Difference { path: tree::shown(path), what, source, target }));
         if self.differences.len() > 4 * DIFFERENCES_MAX {
             self.keep_first();

@@ -3,11 +3,14 @@
 use super::copy::{Engine, Job, copy};
 use super::stop::Stop;
 use super::torture::{ACL, Bench, Volume, benches, only_as_root};
+use super::verify;
 use crate::copy::report::{FailKind, Mode, Pass};
 use crate::copy::waive::{self, Kind, Waive, Waived};
+use jiff::Timestamp;
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A file system without extended attributes and ACLs, as long as this lives.
 struct Bare(PathBuf);
@@ -88,6 +91,33 @@ fn what_the_target_cannot_hold_is_left_out_only_if_it_was_waived_and_then_counte
             assert!(!report.ok && report.source_digest != report.target_digest, "{what}: {report:#?}");
             assert!(report.differences.iter().any(|d| d.what == what), "{what}: {report:#?}");
         }
+    }
+}
+
+/// Somebody goes on to write attributes: only those that nobody has touched since the pass began speak of the target.
+#[test]
+fn beside_a_writer_only_what_is_settled_is_counted_by_its_kind() {
+    let bench = Bench::in_memory(Engine::Native);
+    for name in ["busy", "settled"] {
+        fs::write(bench.source(name), name).unwrap();
+    }
+    bench.good(Pass::Hot, None);
+    let mark = |name| xattr::set(bench.source(name), "user.note", b"x").unwrap();
+    mark("settled");
+    let settled = fs::metadata(bench.source("settled")).unwrap();
+    let settled = Timestamp::new(settled.ctime(), i32::try_from(settled.ctime_nsec()).unwrap()).unwrap();
+    let began = settled + Duration::from_millis(200);
+    while Timestamp::now() < began + Duration::from_millis(20) {
+        std::thread::yield_now();
+    }
+    mark("busy");
+    let (source, target) = (bench.source(""), bench.target(""));
+    for (settled_before, counted) in [(None, 2), (Some(settled), 0), (Some(began), 1)] {
+        let job = verify::Job { settled_before, ..verify::Job::new(source.clone(), target.clone(), Mode::Metadata) };
+        let report = verify::verify(&job, &Stop::new(), &mut |_| {});
+        assert_eq!((report.differences_total, report.ok), (2, false), "{report:#?}");
+        let by_kind = if counted == 0 { Waived::new() } else { Waived::from([(Kind::Xattr, counted)]) };
+        assert_eq!(report.differences_by_kind, by_kind, "{settled_before:?}");
     }
 }
 

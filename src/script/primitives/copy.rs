@@ -9,7 +9,7 @@ use crate::cluster::{Fact, known, text, workload};
 use crate::copy::agent;
 use crate::copy::hot;
 use crate::copy::plan::{Placement, node};
-use crate::copy::pod::{How, PodPlan, Task, check_patch};
+use crate::copy::pod::{Compare, How, PodPlan, Task, check_patch};
 use crate::copy::run;
 use crate::copy::waive::Waive;
 use crate::script::enter::Step;
@@ -43,6 +43,12 @@ pub const TABLE: &[Primitive] = &[
             option("workers", Type::Int, "threads of the native engine: as many as make it faster if absent or 0"),
             option("bandwidth", Type::Size, "content that is read per second, at most"),
             option("waive", Type::List, "what the target may be without, if it cannot hold it: owner, acl, xattr"),
+            option(
+                "verify",
+                Type::Text,
+                "full, changed or metadata: the same pod compares the two afterwards, as verify_copy does with this mode",
+            ),
+            option("verified_since", Type::Text, "for changed: a time before which all content was verified"),
             option("node", Type::Text, "where to run; where the source is used if absent"),
             option("workload", Type::AnyObject, "whose pods say where they may run"),
             option("image", Type::Text, "the agent's image"),
@@ -52,7 +58,7 @@ pub const TABLE: &[Primitive] = &[
         ],
         returns: "map",
         doc: "Copies a claim to another with a pod that mounts both, the source read-only. Returns the report: `files_copied`, \
-              `bytes_copied`, `files_total`, `bytes_total`, `started_at`, `ended_at`, `seconds`, `waived`, `node`, and `summary` for people.\nA final pass begins only when no \
+              `bytes_copied`, `files_total`, `bytes_total`, `started_at`, `ended_at`, `seconds`, `waived`, `node`, and `summary` for people; `proof` is what verify_copy would return.\nA final pass begins only when no \
               pod uses the source and every node that did has let it go; from then on it is watched.",
         example: r#"let image = "registry.example/pvmigrate/agent:0.1.0";
 let source = get_pvc("shop", "data");
@@ -102,7 +108,7 @@ report.ok && report.files_copied > 0"#,
             option("run_as", Type::Int, "a user instead of root"),
         ],
         returns: "map",
-        doc: "Compares two claims in a pod of its own: names, metadata and content. Returns the report: `source_digest`, `files`, \
+        doc: "Compares two claims in a pod of its own (right after a copy `verify` of run_copy_pod saves that pod): names, metadata and content. Returns the report: `source_digest`, `files`, \
               `bytes`, `hashed_files`, `differences`, `differences_total`, and of those `differences_by_kind` and what is `waived` \
               (maps of `owner`, `acl`, `xattr` to numbers of them). A final verification throws `Mismatch` if anything differs and `Voided` \
               if somebody used the source since the final pass.",
@@ -298,22 +304,31 @@ async fn run_copy_pod(step: Step, args: Args) -> Result<Json, Problem> {
         return Err(Problem::usage("`since_end` is the end of the pass whose beginning is `since`"));
     }
     let allow_empty = args.option_bool("allow_empty");
+    let proof = match args.option_text("verify") {
+        Some(mode) => Some(compare(mode, args.option_text("verified_since"), "verified_since")?),
+        None => None,
+    };
+    let mut question = proof.as_ref().map(|proof| Question::of(&args, last, &proof.mode));
     // A pod that was planned before a crash keeps its node: the journal has it with the write.
-    let mut plan = pod_plan(&step, &args, Task::Copy { last, since, since_end, allow_empty, how: how(&args)? })?;
+    let task = Task::Copy { last, since, since_end, allow_empty, how: how(&args)?, proof };
+    let mut plan = pod_plan(&step, &args, task)?;
     // A final pass that an earlier process began was not watched from its beginning: it is seen to its end, and made again.
     let unwatched = last && door.journal.recorded(&step.id.part("create-1")).is_some();
     if last {
-        let volume = step.guarding(volume_of(&step, args.json(0))).await?;
-        step.guarding(volume_of(&step, args.json(1))).await?;
+        let from = step.guarding(volume_of(&step, args.json(0))).await?;
+        let to = step.guarding(volume_of(&step, args.json(1))).await?;
         // Whatever was verified before this pass says nothing about what it will write.
-        if door.ledger.books().verified.contains_key(Pv(&volume).name()) {
-            step.fact(Fact::Voided { source: Pv(&volume).name().to_owned(), why: "another final pass".into() })?;
+        if door.ledger.books().verified.contains_key(Pv(&from).name()) {
+            step.fact(Fact::Voided { source: Pv(&from).name().to_owned(), why: "another final pass".into() })?;
         }
         let timeout = args.option_int("timeout_s").and_then(|s| u64::try_from(s).ok()).unwrap_or(300);
         step.guarding(door.watch_over(&source)).await?;
-        let clean = run::nodes_are_clean(&door, &source, &volume, Duration::from_secs(timeout));
+        let clean = run::nodes_are_clean(&door, &source, &from, Duration::from_secs(timeout));
         let clean = step.guarding(clean).await?;
         plan.node = place_last(&step, claim, asked, open_to(&step, clean, &plan).await?).await?;
+        if let Some(question) = &mut question {
+            question.volumes = Some((from, to));
+        }
     } else {
         plan.node = place(&step, &source, claim, asked).await?;
     }
@@ -325,27 +340,35 @@ async fn run_copy_pod(step: Step, args: Args) -> Result<Json, Problem> {
         return Err(not_watched(&source, "the final pass began before this process did"));
     }
     let mut report = ended.report;
+    let said = report.as_object_mut().and_then(|report| report.remove("proof")).unwrap_or_default();
     report["node"] = json!(ended.node);
     report["summary"] = json!(copied(&report));
     counted(&mut report, &["waived"]);
+    if let Some(question) = question {
+        report["proof"] = question.answer(&step, said, ended.node)?;
+    }
     Ok(report)
+}
+
+/// What is to be compared, as a script says it.
+fn compare(mode: &str, since: Option<&str>, word: &str) -> Result<Compare, Problem> {
+    if !matches!(mode, "full" | "changed" | "metadata") {
+        return Err(Problem::usage(format!("`{mode}` is not a way to verify")).hint("full, changed or metadata"));
+    }
+    if mode == "changed" && since.is_none() {
+        return Err(Problem::usage(format!("to verify what changed, `{word}` must say since when")));
+    }
+    Ok(Compare { mode: mode.to_owned(), since: since.map(str::to_owned) })
 }
 
 async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
     let last = is_final(&args)?;
-    let mode = args.option_text("mode").unwrap_or("full").to_owned();
-    if !matches!(mode.as_str(), "full" | "changed" | "metadata") {
-        return Err(Problem::usage(format!("`{mode}` is not a way to verify")).hint("full, changed or metadata"));
-    }
     let claim = Pvc(args.json(0));
     let (source, asked) = (claim.reference(), args.option_text("node"));
     let door = step.session.door.clone();
-    let since = args.option_text("since").map(str::to_owned);
-    if mode == "changed" && since.is_none() {
-        return Err(Problem::usage("to verify what changed, `since` must say since when"));
-    }
-    let waive = waive(&args)?;
-    let task = Task::Verify { last, mode: mode.clone(), since, totals: totals(&args), workers: None, waive };
+    let what = compare(args.option_text("mode").unwrap_or("full"), args.option_text("since"), "since")?;
+    let mut question = Question::of(&args, last, &what.mode);
+    let task = Task::Verify { last, what, totals: totals(&args), workers: None, waive: waive(&args)? };
     let mut plan = pod_plan(&step, &args, task)?;
     plan.node = if last {
         let used_on = door.ledger.books().nodes.get(&source).cloned().unwrap_or_default();
@@ -355,42 +378,68 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
         place(&step, &source, claim, asked).await?
     };
     let watches = last && args.option("watch") == Some(&json!(true));
-    let unwatched = watches && door.journal.recorded(&step.id.part("create-1")).is_some();
+    let begun_before = door.journal.recorded(&step.id.part("create-1")).is_some();
     if watches {
         let volume = step.guarding(volume_of(&step, args.json(0))).await?;
         step.guarding(door.watch_over(&source)).await?;
         step.guarding(run::nodes_are_clean(&door, &source, &volume, Duration::from_secs(300))).await?;
     }
-    let volumes = match last {
-        true => Some(
-            step.guarding(async { Ok((volume_of(&step, args.json(0)).await?, volume_of(&step, args.json(1)).await?)) })
-                .await?,
-        ),
-        false => None,
-    };
-    let ended = run::run(&door, &step.id, &plan, &source.to_string(), &step.session.voice).await?;
-    let mut report = ended.report;
-    report["node"] = json!(ended.node);
-    report["summary"] = json!(compared(&report, plan.is_block));
-    counted(&mut report, &["waived", "differences_by_kind"]);
-    // Nobody knows what was written since the final pass if nobody has watched: whatever differs, it is made again.
     if last {
-        match door.vigil(&source) {
-            Some(Ok(())) => {}
-            Some(Err(why)) => return Err(not_watched(&source, &why)),
-            None => return Err(not_watched(&source, "nobody has watched since the final pass")),
+        let both = async { Ok((volume_of(&step, args.json(0)).await?, volume_of(&step, args.json(1)).await?)) };
+        question.volumes = Some(step.guarding(both).await?);
+    }
+    question.unwatched = watches && begun_before;
+    let ended = run::run(&door, &step.id, &plan, &source.to_string(), &step.session.voice).await?;
+    question.answer(&step, ended.report, ended.node)
+}
+
+/// A verification, as far as it is known before its pod is made.
+struct Question {
+    source: PvcRef,
+    last: bool,
+    mode: String,
+    is_block: bool,
+    /// Of a final one: what is compared.
+    volumes: Option<(Json, Json)>,
+    /// It began before this process did, and nobody had watched.
+    unwatched: bool,
+}
+
+impl Question {
+    fn of(args: &Args, last: bool, mode: &str) -> Self {
+        let source = Pvc(args.json(0));
+        let (mode, is_block) = (mode.to_owned(), source.is_block());
+        Question { source: source.reference(), last, mode, is_block, volumes: None, unwatched: false }
+    }
+
+    /// Judges the report: that of a final one is signed and goes into the books.
+    fn answer(self, step: &Step, mut report: Json, node: String) -> Result<Json, Problem> {
+        let Question { source, last, mode, is_block, volumes, unwatched } = self;
+        let door = &step.session.door;
+        // Nobody knows what was written since the final pass if nobody has watched: whatever differs, it is made again.
+        if last {
+            match door.vigil(&source) {
+                Some(Ok(())) => {}
+                Some(Err(why)) => return Err(not_watched(&source, &why)),
+                None => return Err(not_watched(&source, "nobody has watched since the final pass")),
+            }
         }
-    }
-    // What goes away while it is looked at is the life of a busy volume; nobody goes by a hot comparison.
-    let fault = if !last && report["kind"] == "vanished" { &Json::Null } else { &report["kind"] };
-    let unreadable = report.get("source_digest").is_none() || !fault.is_null();
-    if unreadable || (last && report["ok"] != json!(true)) {
-        return Err(run::verify_problem(&report, &format!("`{source}`")));
-    }
-    if unwatched {
-        return Err(not_watched(&source, "the comparison began before this process did"));
-    }
-    if let Some((from, to)) = volumes {
+        if !report.is_object() {
+            return Err(run::verify_problem(&report, &format!("`{source}`")));
+        }
+        report["node"] = json!(node);
+        report["summary"] = json!(compared(&report, is_block));
+        counted(&mut report, &["waived", "differences_by_kind"]);
+        // What goes away while it is looked at is the life of a busy volume; nobody goes by a hot comparison.
+        let fault = if !last && report["kind"] == "vanished" { &Json::Null } else { &report["kind"] };
+        let unreadable = report.get("source_digest").is_none() || !fault.is_null();
+        if unreadable || (last && report["ok"] != json!(true)) {
+            return Err(run::verify_problem(&report, &format!("`{source}`")));
+        }
+        if unwatched {
+            return Err(not_watched(&source, "the comparison began before this process did"));
+        }
+        let Some((from, to)) = volumes else { return Ok(report) };
         let waived = serde_json::from_value(report["waived"].clone()).unwrap_or_default();
         let (at, books) = (Clock.stamp(), door.ledger.books());
         let side = |volume: &Json, of: &str| {
@@ -435,8 +484,8 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
             at,
             waived,
         })?;
+        Ok(report)
     }
-    Ok(report)
 }
 
 /// Of what knows both; a report that does not is none of the agent's.

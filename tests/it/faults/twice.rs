@@ -22,7 +22,7 @@ fn without_its_volume(name: &str) -> String {
 
 #[test]
 fn a_write_that_arrives_twice_is_done_once() {
-    each_write("a_write_that_arrives_twice", &ACKED, 20);
+    each_write("a_write_that_arrives_twice", &ACKED, 15);
 }
 
 #[test]

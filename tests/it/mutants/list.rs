@@ -143,7 +143,7 @@ pub static MUTANTS: &[Mutant] = &[
         id: "A10",
         what: "a pod that somebody starts during the last copy is taken for an old one, by two clocks",
         wire: |_, stage| {
-            if stage.is("create-1", 3) {
+            if stage.is("create-1", 1) {
                 stage.as_another(Verb::Create, "Pod", "shop", "intruder", intruder());
             }
             Way::Send
@@ -184,10 +184,11 @@ pub static MUTANTS: &[Mutant] = &[
     },
     Mutant {
         id: "A13",
-        what: "hard links are lost in the last copy",
-        wire: |_, stage| {
-            if stage.is("create-1", 4) {
+        what: "hard links are lost, and the last pod compares without copying",
+        wire: |ask, stage| {
+            if stage.is("create-1", 1) {
                 unlink(stage);
+                ask.set("/spec/containers/0/args", json!(["agent", "verify", "/source", "/target", "--mode", "full"]));
             }
             Way::Send
         },
@@ -320,7 +321,7 @@ pub static MUTANTS: &[Mutant] = &[
         id: "I6",
         what: "a pod comes and goes between the last copy and the deletion, and nobody sees it",
         wire: |_, stage| {
-            if stage.is("delete-1", 4) {
+            if stage.is("delete-1", 1) {
                 stage.as_another(Verb::Create, "Pod", "shop", "intruder", intruder());
                 stage.as_another(DELETE, "Pod", "shop", "intruder", json!({"gracePeriodSeconds": 0}));
             }
@@ -333,7 +334,7 @@ pub static MUTANTS: &[Mutant] = &[
         id: "I7",
         what: "the last copy goes from the target to the source",
         wire: |ask, stage| {
-            if stage.is("create-1", 3) {
+            if stage.is("create-1", 1) {
                 exchange(ask);
             }
             Way::Send
@@ -494,7 +495,7 @@ pub static MUTANTS: &[Mutant] = &[
         id: "I15",
         what: "a copy pod is deleted by force",
         wire: |ask, stage| {
-            if stage.is("delete-1", 3) {
+            if stage.is("delete-1", 1) {
                 ask.set("/gracePeriodSeconds", 0);
             }
             Way::Send
@@ -563,7 +564,7 @@ pub static MUTANTS: &[Mutant] = &[
         id: "order",
         what: "the workload is started before the original claim is deleted, and nobody sees its pods",
         wire: |_, stage| {
-            if stage.is("delete-1", 4) {
+            if stage.is("delete-1", 1) {
                 stage.as_us(MERGE, "Deployment", "shop", "web", json!({"spec": {"replicas": 1}}));
                 stage.wait_for_pod_of_web();
             }
@@ -631,7 +632,7 @@ pub static MUTANTS: &[Mutant] = &[
         id: "back",
         what: "the copy back goes the other way",
         wire: |ask, stage| {
-            if stage.is("create-1", 2) {
+            if stage.is("create-1", 1) {
                 exchange(ask);
             }
             Way::Send
@@ -715,7 +716,7 @@ pub static MUTANTS: &[Mutant] = &[
     Mutant {
         id: "books",
         what: "resumed with a journal that forgot that the workload was stopped",
-        dies: Some(("create-1", 3, How::AfterStart)),
+        dies: Some(("create-1", 1, How::AfterStart)),
         forged: |events| without(events, "stopped"),
         withstood: true,
         ..PLAIN
@@ -723,16 +724,16 @@ pub static MUTANTS: &[Mutant] = &[
     Mutant {
         id: "books",
         what: "resumed with a journal that forgot whose the temporary claim is",
-        dies: Some(("create-1", 3, How::AfterStart)),
+        dies: Some(("create-1", 1, How::AfterStart)),
         forged: |events| without(events, "temporary"),
         ..PLAIN
     },
     Mutant {
         id: "books",
-        what: "resumed with the records of a verification that never was, after a copy that lost hard links",
-        dies: Some(("create-1", 4, How::BeforeStart)),
+        what: "resumed with the records of a last copy and verification that never were, after one that lost hard links",
+        dies: Some(("create-1", 1, How::BeforeStart)),
         wire: |_, stage| {
-            if stage.is("delete-1", 3) {
+            if stage.is("stop", 0) {
                 unlink(stage);
             }
             Way::Send

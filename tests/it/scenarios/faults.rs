@@ -1,6 +1,6 @@
 //! What other actors, full disks, missing rights and broken nodes do to a run.
 
-use super::shop::{asks_for_copy, copy_pod, count, freeze_at, id, is, open, part, pod, shop, thaw};
+use super::shop::{asks_for_copy, copy_pod, count, freeze_at, id, is, open, part, shop, thaw};
 use crate::world::{Running, World, cluster_test, opts};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -479,9 +479,9 @@ cluster_test!(exclusive nothing_is_swapped_while_the_node_of_the_last_writer_is_
     w.claim("data", &from, "64Mi", &["ReadWriteOnce"]).await;
     w.exercise_deployment("web", 1, &[("data", "data")], opts().node("node2")).await;
     let shop = open(w, from, to).await;
-    let mut run = shop.start(&[]);
+    let mut run = shop.start(&["--hot-passes", "1"]);
     // The run is held while its last pod before the stop still starts, so that the stop meets the partition for sure.
-    let (pod, _) = pod(&mut run, "verify", "hot").await;
+    let (pod, _) = copy_pod(&mut run, "hot").await;
     run.signal(Signal::STOP);
     has_ended(w, &pod).await;
     w.node_partition("node2");
@@ -510,8 +510,8 @@ cluster_test!(exclusive real "in the lab the pod is gone before pvmigrate has lo
     w.claim("data", &from, "64Mi", &["ReadWriteOnce"]).await;
     w.exercise_deployment("web", 1, &[("data", "data")], opts().node("node2")).await;
     let shop = open(w, from, to).await;
-    let mut run = shop.start(&[]);
-    let (last, _) = pod(&mut run, "verify", "hot").await;
+    let mut run = shop.start(&["--hot-passes", "1"]);
+    let (last, _) = copy_pod(&mut run, "hot").await;
     run.signal(Signal::STOP);
     has_ended(w, &last).await;
     // The node is away and still looks Ready: its container writes on, and its pod is gone from the API by force.

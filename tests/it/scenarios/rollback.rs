@@ -61,7 +61,8 @@ cluster_test!(a_run_that_is_over_is_taken_back_with_what_was_written_since, asyn
     w.pvmigrate(&["rollback", &run, "--reverse-sync", "--yes"]).await.succeeds().says("is taken back").done();
     let back: Vec<Value> = w.events().into_iter().filter(|event| id(event).starts_with("rollback/")).collect();
     let stop = back.iter().position(|event| is(event, "start", ".stop")).expect("it is stopped");
-    assert_eq!(count(&back[..stop], |event| asks_for_copy(event, "hot")), 2, "two passes while it runs");
+    // Another only if there was something to do.
+    assert!((1..=2).contains(&count(&back[..stop], |event| asks_for_copy(event, "hot"))), "passes while it runs");
     assert_eq!(count(&back[stop..], |event| asks_for_copy(event, "hot")), 0);
     is_taken_back(w, &shop).await;
     assert!(w.find("pv", &target).await.is_none(), "the copy is given up: its bytes are on the source");

@@ -122,12 +122,7 @@ pub fn count(events: &[Value], fits: impl Fn(&Value) -> bool) -> usize {
 
 /// Waits until a copy pod was made; returns its name and the id of its step.
 pub async fn copy_pod(run: &mut Running, pass: &str) -> (String, String) {
-    pod(run, "copy", pass).await
-}
-
-/// The same for any pod of ours.
-pub async fn pod(run: &mut Running, task: &str, pass: &str) -> (String, String) {
-    let asked = run.wait_for_event(|event| asks_for(event, task, pass)).await;
+    let asked = run.wait_for_event(|event| asks_for_copy(event, pass)).await;
     run.wait_for_event(|event| is(event, "done", id(&asked))).await;
     let name = asked["write"]["name"].as_str().expect("a write has a name").to_owned();
     let step = id(&asked).rsplit_once('.').expect("a write is a part of a step").0.to_owned();

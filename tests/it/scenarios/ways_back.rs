@@ -1,6 +1,6 @@
 //! Taking back a part of a run, overriding what others did, taking a failed run back at once, freeing what was replaced.
 
-use super::shop::{asks_for, copy_pod, freeze_at, id, is, shop, thaw};
+use super::shop::{asks_for_copy, copy_pod, freeze_at, id, is, shop, thaw};
 use crate::world::{World, cluster_test};
 use serde_json::{Value, json};
 
@@ -56,7 +56,7 @@ cluster_test!(lab "the journal is the same, and it would take minutes" a_part_af
     assert_eq!((&plan["to"], &plan["how"]), (&json!(step), &json!("reverse")));
     assert_eq!(plan["units"][0]["does"].as_array().map(Vec::is_empty), Some(false), "{plan}");
     // Before the switch there is no way to the midst of the unit.
-    let hot = w.events().into_iter().find(|event| asks_for(event, "verify", "hot")).expect("it was compared");
+    let hot = w.events().into_iter().find(|event| asks_for_copy(event, "hot")).expect("it was copied");
     let hot = id(&hot).rsplit_once('.').expect("a write is a part of a step").0.to_owned();
     let back = ["rollback", &run, "--to", &hot, "--reverse-sync"];
     let told = w.pvmigrate(&[&back[..], &["--plan"]].concat()).await.succeeds();

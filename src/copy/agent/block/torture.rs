@@ -80,15 +80,7 @@ impl Bench {
 
     fn verify(&self, mode: Mode) -> VerifyReport {
         let since = (mode == Mode::Changed).then(jiff::Timestamp::now);
-        let job = verify::Job {
-            source: self.source.clone(),
-            target: self.target.clone(),
-            mode,
-            since,
-            workers: None,
-            totals: None,
-            waive: Waive::NOTHING,
-        };
+        let job = verify::Job { since, ..verify::Job::new(self.source.clone(), self.target.clone(), mode) };
         verify::verify(&job, &Stop::new(), &mut |_| {})
     }
 
@@ -234,15 +226,7 @@ fn a_pass_that_is_told_to_stop_says_so_and_the_next_one_ends_it() {
     stop.request(15);
     let report = copy(&bench.job(None, false), &stop, &mut |_| {});
     assert_eq!((report.ok, report.kind, report.exit), (false, Some(FailKind::Interrupted), 143));
-    let job = verify::Job {
-        source: bench.source.clone(),
-        target: bench.target.clone(),
-        mode: Mode::Full,
-        since: None,
-        workers: None,
-        totals: None,
-        waive: Waive::NOTHING,
-    };
+    let job = verify::Job::new(bench.source.clone(), bench.target.clone(), Mode::Full);
     assert_eq!(verify::verify(&job, &stop, &mut |_| {}).kind, Some(FailKind::Interrupted));
     bench.good(None);
     bench.are_equal();
