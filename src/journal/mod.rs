@@ -260,7 +260,11 @@ impl Journal {
                 ),
             )
             .quote(format!("arguments then {}, now {sig}", step.sig))
-            .hint("a run continues with the script it began with: `pvmigrate resume` uses the stored copy"));
+            .hint(if id.as_str().starts_with("rollback/") {
+                "a rollback is finished by the version of pvmigrate that began it"
+            } else {
+                "a run continues with the script it began with: `pvmigrate resume` uses the stored copy"
+            }));
         }
         match &step.phase {
             Phase::Started => Ok(Replay::Redo),
