@@ -4,14 +4,15 @@
 //! stdout is JSON lines for `copy` and `verify`, and the last one is the report, whatever happened.
 
 use crate::copy::agent::stop::Stop;
-use crate::copy::agent::{copy, exercise, rsync, verify};
-use crate::copy::report::{FailKind, Line, Mode, Pass, TERMINATION_MESSAGE_BYTES, VerifyReport};
+use crate::copy::agent::{Failure, copy, exercise, rsync, verify};
+use crate::copy::report::{CopyReport, FailKind, Line, Mode, Pass, TERMINATION_MESSAGE_BYTES};
 use crate::copy::waive::{Kind, Waive};
 use crate::words::size;
 use clap::{Subcommand, ValueEnum};
 use jiff::Timestamp;
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -104,6 +105,9 @@ struct VerifyArgs {
     /// What is not compared, only counted
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     waive: Vec<WaiveArg>,
+    /// The report of the pass that this is the proof of
+    #[arg(long, value_name = "JSON", hide = true, value_parser = pass_report)]
+    after_pass: Option<Box<CopyReport>>,
     #[command(flatten)]
     last_words: LastWords,
 }
@@ -185,6 +189,18 @@ fn as_many_files_as_allowed() {
     let _refused = setrlimit(Resource::Nofile, rustix::process::Rlimit { current: limit.maximum, ..limit });
 }
 
+/// As it is said on the command line.
+fn word(arg: impl ValueEnum) -> String {
+    arg.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+}
+
+fn pass_report(text: &str) -> Result<Box<CopyReport>, String> {
+    match Line::parse(text) {
+        Some(Line::CopyReport(report)) if report.ok => Ok(Box::new(report)),
+        _ => Err("this is no report of a good pass".to_owned()),
+    }
+}
+
 fn bandwidth(text: &str) -> Result<u64, String> {
     match size::parse_bytes(text) {
         Ok(bytes) if bytes > 0 => Ok(bytes),
@@ -237,7 +253,8 @@ fn run_copy(args: CopyArgs, stop: &Stop) -> u8 {
         EngineArg::Native => copy::Engine::Native,
         EngineArg::Rsync => copy::Engine::Rsync(rsync::PROGRAM.into()),
     };
-    let CopyArgs { source, target, since, since_end, allow_empty, .. } = args;
+    let CopyArgs { since, since_end, allow_empty, .. } = args;
+    let (source, target) = (args.source.clone(), args.target.clone());
     let (workers, waive) = (args.workers.map(usize::from), waive(&args.waive));
     let bandwidth = args.bandwidth_limit;
     let job = copy::Job { source, target, pass, since, since_end, allow_empty, engine, workers, bandwidth, waive };
@@ -245,38 +262,68 @@ fn run_copy(args: CopyArgs, stop: &Stop) -> u8 {
     if !report.ok {
         talk(&format!("agent: {}", report.meaning));
     }
-    let mut code = exit_code(report.ok, report.kind, stop);
     if let Some(mode) = args.verify.filter(|_| report.ok) {
-        let copy::Job { source, target, .. } = job;
-        let totals = Some(verify::Totals { files: report.files_total, bytes: report.bytes_total });
-        let (mode, since) = (mode.into(), args.verified_since);
-        // Beside a writer.
-        let settled_before = report.started_at.parse().ok().filter(|_| pass == Pass::Hot);
-        let job = verify::Job { source, target, mode, since, totals, workers, waive, settled_before };
-        let proof = compare(&job, stop);
-        code = exit_code(proof.ok, proof.kind, stop);
-        report.proof = Some(Box::new(proof));
+        report = give_over(report, mode, &args, stop);
     }
+    let code = exit_code(report.ok, report.kind, stop);
     end(Line::CopyReport(report), &args.last_words, code)
+}
+
+/// Becomes another process, which opens both sides anew, and tells of both. Returns the report only if it comes to nothing.
+fn give_over(report: CopyReport, mode: ModeArg, args: &CopyArgs, stop: &Stop) -> CopyReport {
+    let failed = |failure: Failure| CopyReport {
+        ok: false,
+        exit: stop.requested().map_or(1, |signal| 128 + signal),
+        meaning: failure.meaning,
+        kind: Some(failure.kind),
+        retryable: failure.retryable,
+        ..report.clone()
+    };
+    if let Some(signal) = stop.requested() {
+        return failed(Failure::interrupted(signal));
+    }
+    // Also if the file has been replaced since.
+    let mut verify = std::process::Command::new("/proc/self/exe");
+    verify.arg0("pvmigrate").args(["agent", "verify", "--mode", &word(mode)]).arg(&args.source).arg(&args.target);
+    verify.args(["--files-total", &report.files_total.to_string(), "--bytes-total", &report.bytes_total.to_string()]);
+    if let Some(since) = &args.verified_since {
+        verify.args(["--since", &since.to_string()]);
+    }
+    if let Some(workers) = args.workers {
+        verify.args(["--workers", &workers.to_string()]);
+    }
+    for kind in &args.waive {
+        verify.args(["--waive", &word(*kind)]);
+    }
+    if let Some(path) = &args.last_words.termination_log {
+        verify.arg("--termination-log").arg(path);
+    }
+    verify.args(["--after-pass", &Line::CopyReport(report.clone()).to_json_within(TERMINATION_MESSAGE_BYTES)]);
+    let error = verify.exec();
+    failed(Failure::system("starting the comparison", &error))
 }
 
 fn run_verify(args: VerifyArgs, stop: &Stop) -> u8 {
     let VerifyArgs { source, target, since, .. } = args;
     let totals = args.files_total.zip(args.bytes_total).map(|(files, bytes)| verify::Totals { files, bytes });
     let (workers, waive) = (args.workers.map(usize::from), waive(&args.waive));
-    let job = verify::Job { since, totals, workers, waive, ..verify::Job::new(source, target, args.mode.into()) };
-    let report = compare(&job, stop);
-    let code = exit_code(report.ok, report.kind, stop);
-    end(Line::VerifyReport(report), &args.last_words, code)
-}
-
-fn compare(job: &verify::Job, stop: &Stop) -> VerifyReport {
-    let report = verify::verify(job, stop, &mut |line| print(&line.to_json()));
+    // Beside a writer, or when there is none.
+    let of = |kind: Pass| args.after_pass.as_ref().filter(|report| report.pass == kind);
+    let settled_before = of(Pass::Hot).and_then(|report| report.started_at.parse().ok());
+    let from_disk = of(Pass::Final).is_some();
+    let all = verify::Job::new(source, target, args.mode.into());
+    let job = verify::Job { since, totals, workers, waive, settled_before, from_disk, ..all };
+    let report = verify::verify(&job, stop, &mut |line| print(&line.to_json()));
     if !report.ok {
         let first = report.messages.first().map_or(String::new(), |first| format!(", {first}"));
         talk(&format!("agent: {} differences{first}", report.differences_total));
     }
-    report
+    let code = exit_code(report.ok, report.kind, stop);
+    let line = match args.after_pass {
+        Some(pass) => Line::CopyReport(CopyReport { proof: Some(Box::new(report)), ..*pass }),
+        None => Line::VerifyReport(report),
+    };
+    end(line, &args.last_words, code)
 }
 
 fn exit_code(ok: bool, kind: Option<FailKind>, stop: &Stop) -> u8 {

@@ -352,7 +352,13 @@ fn verdict(pod: &Json, plan: &PodPlan) -> End {
         (None, None) => {
             let message = text(ended, "/message");
             let said = if is_report(message) { "it told of something else".to_owned() } else { names::plain(message) };
-            End::Report(failed(plan, &format!("exit code {}: {said}", exit.unwrap_or(-1)), exit.unwrap_or(-1)), node)
+            let exit = exit.unwrap_or(-1);
+            let mut report = failed(plan, &format!("exit code {exit}: {said}"), exit);
+            if exit == USAGE {
+                report["hint"] =
+                    "its program may be of another version: name the image of this one with --image".into();
+            }
+            End::Report(report, node)
         }
     }
 }
@@ -393,6 +399,8 @@ async fn with_events(door: &Door, plan: &PodPlan, problem: Problem) -> Problem {
 }
 
 const VERIFY: &str = "verify";
+/// What the agent ends with if it does not understand its arguments.
+const USAGE: i64 = 2;
 
 /// What a pod does, one after the other.
 fn phases(plan: &PodPlan) -> Vec<&'static str> {

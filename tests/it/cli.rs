@@ -335,3 +335,37 @@ fn help_and_version_are_data() {
     desk.says(&["runs"], 0, &["no runs yet"]);
     assert!(Path::new(env!("CARGO_BIN_EXE_pvmigrate")).exists());
 }
+
+/// The comparison is another process than the copy, and one report tells of both.
+#[test]
+fn a_pass_and_its_proof_are_one_report() {
+    let desk = Desk::new();
+    let long = "a-name-that-is-longer-than-most".repeat(4);
+    desk.file(&format!("from/{long}"), "content");
+    std::fs::create_dir(desk.path("to")).unwrap();
+    let copy = ["agent", "copy", "from", "to", "--termination-log", "said", "--waive", "xattr,acl", "--workers", "2"];
+    for (more, code, ok) in [
+        (&["--pass", "hot", "--verify", "metadata"][..], 0, true),
+        (&["--pass", "final", "--verify", "full"], 0, true),
+        // Without the time that it is about it cannot be made.
+        (&["--pass", "final", "--verify", "changed"], 2, false),
+    ] {
+        let (got, said) = desk.run(&[&copy[..], more].concat());
+        assert_eq!(got, code, "{more:?}: {said}");
+        let report = said.lines().rfind(|line| line.starts_with('{')).expect("it tells");
+        let kept = std::fs::read_to_string(desk.path("said")).unwrap();
+        for text in [report, &kept] {
+            let told: serde_json::Value = serde_json::from_str(text).unwrap();
+            assert_eq!(
+                (&told["t"], &told["ok"], &told["files_total"]),
+                (&"copy_report".into(), &true.into(), &1.into())
+            );
+            assert_eq!((&told["proof"]["ok"], &told["proof"]["mode"]), (&ok.into(), &(*more.last().unwrap()).into()));
+            assert!(!ok || told["proof"]["source_digest"] == told["proof"]["target_digest"], "{text}");
+        }
+        assert_eq!(said.matches("\"t\":\"copy_report\"").count(), 1, "{said}");
+    }
+    // A pass that came to nothing is not compared.
+    let (got, said) = desk.run(&["agent", "copy", "nowhere", "to", "--pass", "final", "--verify", "full"]);
+    assert!(got == 2 && said.contains("\"ok\":false") && !said.contains("\"proof\""), "{got}: {said}");
+}

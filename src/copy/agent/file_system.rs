@@ -11,9 +11,9 @@ const HUGETLBFS: u64 = 0x9584_58f6;
 const XFS: u64 = 0x5846_5342;
 const BTRFS: u64 = 0x9123_683e;
 
-/// Those that write back with a flush of the whole, and tell of what failed. NFS and SMB tell when a file is closed; of
-/// others, in user space above all, nothing is known.
-const FLUSHED_WHOLE: [u64; 9] = [
+/// Those of this kernel. They write back with a flush of the whole, and tell of what failed; NFS and SMB tell when a file is
+/// closed; of others, in user space above all, nothing is known.
+const LOCAL: [u64; 9] = [
     0xef53, // ext2, ext3 and ext4
     XFS,
     BTRFS,
@@ -39,7 +39,12 @@ fn kind(root: &Root) -> Option<u64> {
 
 /// False if every file is to be flushed by itself, or errors of writing would be lost.
 pub fn flush_tells(root: &Root) -> bool {
-    kind(root).is_some_and(|kind| FLUSHED_WHOLE.contains(&kind))
+    is_local(root)
+}
+
+/// True if it is the clock of this kernel that stamps what changes.
+pub fn is_local(root: &Root) -> bool {
+    kind(root).is_some_and(|kind| LOCAL.contains(&kind))
 }
 
 /// False where a store through mmap never moves a time, as nothing is ever written back.

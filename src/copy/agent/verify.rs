@@ -13,7 +13,7 @@ use super::sum::Sum;
 use super::tree::{self, Detail, Node, Root, Seen, Side};
 use super::trust::{ALWAYS, Trust};
 use super::tune::Tuner;
-use super::{Emit, Failure, block, file_system, open_both, stamp};
+use super::{Emit, Failure, block, file_system, open_both, stamp, suspect_from};
 use crate::copy::report::{
     DIFFERENCES_MAX, Difference, FailKind, Line, MESSAGES_MAX, Mode, Phase, Progress, VerifyReport,
 };
@@ -52,13 +52,15 @@ pub struct Job {
     /// Right after a pass beside a writer, when that began: whatever changed since may differ in anything, and says
     /// nothing about the target. It is a difference, and counted under no kind.
     pub settled_before: Option<Timestamp>,
+    /// Nobody uses the source: what is in memory of it is dropped as well, so that both disks are read.
+    pub from_disk: bool,
 }
 
 impl Job {
     /// Everything is compared, as fast as it can be.
     pub fn new(source: PathBuf, target: PathBuf, mode: Mode) -> Job {
-        let (since, totals, workers, waive, settled_before) = (None, None, None, Waive::NOTHING, None);
-        Job { source, target, mode, since, totals, workers, waive, settled_before }
+        let (since, totals, workers, waive) = (None, None, None, Waive::NOTHING);
+        Job { source, target, mode, since, totals, workers, waive, settled_before: None, from_disk: false }
     }
 }
 
@@ -129,7 +131,11 @@ fn steps(job: &Job, stop: &Stop, emit: Emit<'_>, report: &mut VerifyReport) -> R
         job,
         trust: trust(job, &source),
         stop,
-        settled_before: job.settled_before.map(|began| began.as_nanosecond() - TICK_NS),
+        settled_before: job.settled_before.map(|began| match file_system::is_local(&source) {
+            true => began.as_nanosecond() - TICK_NS,
+            // Another machine's clock.
+            false => suspect_from(began),
+        }),
         roots: [&source, &target],
         bytes: AtomicU64::new(0),
         entries: AtomicU64::new(0),
@@ -266,7 +272,9 @@ impl Comparison<'_> {
         for kind in kinds.kinds() {
             *found.waived.entry(kind).or_default() += 1;
         }
-        let is_settled = self.settled_before.is_none_or(|before| nodes[0].is_some_and(|node| node.ctime < before));
+        // A directory that is renamed moves no time of what is in it.
+        let settled = |before| pair.arrived < before && nodes[0].is_some_and(|node| node.ctime < before);
+        let is_settled = self.settled_before.is_none_or(settled);
         for (what, source, target) in differences {
             if let Some(kind) = Kind::of_difference(&what).filter(|_| is_settled) {
                 *found.by_kind.entry(kind).or_default() += 1;
@@ -315,7 +323,8 @@ impl Comparison<'_> {
         let read = |bytes| {
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
         };
-        match hash::hash(self.roots[side], path, node, side == 1, self.stop, &read) {
+        let from_disk = side == 1 || self.job.from_disk;
+        match hash::hash(self.roots[side], path, node, from_disk, self.stop, &read) {
             Ok(digest) => {
                 self.found().hashed_files += 1;
                 Content::Hash(digest)

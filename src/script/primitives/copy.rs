@@ -304,9 +304,10 @@ async fn run_copy_pod(step: Step, args: Args) -> Result<Json, Problem> {
         return Err(Problem::usage("`since_end` is the end of the pass whose beginning is `since`"));
     }
     let allow_empty = args.option_bool("allow_empty");
-    let proof = match args.option_text("verify") {
-        Some(mode) => Some(compare(mode, args.option_text("verified_since"), "verified_since")?),
-        None => None,
+    let proof = match (args.option_text("verify"), args.option_text("verified_since")) {
+        (Some(mode), since) => Some(compare(mode, since, "verified_since")?),
+        (None, Some(_)) => return Err(Problem::usage("`verified_since` is for `verify`, which is not there")),
+        (None, None) => None,
     };
     let mut question = proof.as_ref().map(|proof| Question::of(&args, last, &proof.mode));
     // A pod that was planned before a crash keeps its node: the journal has it with the write.
@@ -357,6 +358,9 @@ fn compare(mode: &str, since: Option<&str>, word: &str) -> Result<Compare, Probl
     }
     if mode == "changed" && since.is_none() {
         return Err(Problem::usage(format!("to verify what changed, `{word}` must say since when")));
+    }
+    if mode != "changed" && since.is_some() {
+        return Err(Problem::usage(format!("`{word}` is for `changed`, not for `{mode}`")));
     }
     Ok(Compare { mode: mode.to_owned(), since: since.map(str::to_owned) })
 }
