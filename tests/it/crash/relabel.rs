@@ -4,10 +4,11 @@ use super::trial::{DB_STAYS, End, STAYS, Shop, TWO_STAY, Trial};
 use super::{ONE, SAMPLE, each, lines};
 use crate::matrix::{Came, Level, Plan};
 use pvmigrate::lab::faults::Fault;
-use pvmigrate::lab::store::text;
+use pvmigrate::lab::store::{State, text};
 use pvmigrate::trial::{Doom, How};
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// The writes of an undisturbed run, and its end.
 fn reference(shop: &'static Shop) -> (Vec<String>, End) {
@@ -247,6 +248,31 @@ fn a_pod_that_holds_the_claim_is_named_and_whoever_stops_it_goes_on() {
     met.stop_workload().unwrap();
     met.take_back(&Doom::none(), "compare").unwrap();
     is_as_before(&met);
+}
+
+/// Somebody has started what a dead run had stopped. A way back that stops it and then fails does not leave it so.
+#[test]
+fn whoever_ran_before_a_way_back_that_fails_runs_after_it() {
+    let before = Trial::of(&STAYS).end().made_anew();
+    let (effects, _) = reference(&STAYS);
+    let start = effects.iter().position(|line| line.contains(".start ")).expect("it is started");
+    let (trial, doom) = (Trial::of(&STAYS), Doom::at(start, How::BeforeStart));
+    assert!(trial.run(&doom, false).is_err() && doom.has_fired());
+    trial.scale_workload(1);
+    let ready = |state: &State| state.list("Deployment", "shop").any(|(_, web)| web["status"]["readyReplicas"] == 1);
+    let is_ready = || trial.lab().wait(Duration::from_secs(10), |state| ready(state).then_some(())).is_some();
+    assert!(is_ready());
+    // The volume may not be called as before.
+    let refused = json!({"on": {"verb": "patch", "kind": "PersistentVolume"}, "then": {"status": {"code": 403}}});
+    let layer = trial.plan(vec![Fault::read(refused).expect("it is a fault")]);
+    let doom = Doom::none();
+    assert!(trial.take_back(&doom, "compare").is_err() && layer.unfired().is_empty());
+    assert!(lines(&doom).iter().any(|line| line.contains(".stop ")), "{:?}", lines(&doom));
+    assert!(is_ready());
+    trial.plan(Vec::new());
+    trial.take_back(&Doom::none(), "compare").unwrap();
+    trial.check_always();
+    assert_eq!(before.differences(&trial.end().made_anew()), [""; 0]);
 }
 
 /// Of two claims the first was called after its new class, the second got its volume back because somebody started the

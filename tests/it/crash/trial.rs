@@ -255,14 +255,21 @@ impl Trial {
 
     /// Somebody stops the workload, for good.
     pub fn stop_workload(&self) -> Result<(), String> {
-        let Shop { kind, workload, claim, .. } = *self.shop;
-        let none = serde_json::json!({"kind": kind, "name": workload, "body": {"spec": {"replicas": 0}}});
-        let fault = serde_json::json!({"then": {"somebody": {"patch": none}}});
-        self.plan(vec![Fault::read(fault).expect("it is a fault")]).strike();
+        self.scale_workload(0);
+        let claim = self.shop.claim;
         let is_quiet = |state: &State| state.pods_of_claim("shop", claim).next().is_none().then_some(());
         self.lab().wait(Duration::from_secs(30), is_quiet).ok_or("the workload does not stop")?;
         self.plan(Vec::new());
         Ok(())
+    }
+
+    /// Somebody says how many pods there are to be.
+    pub fn scale_workload(&self, replicas: u32) {
+        let Shop { kind, workload, .. } = *self.shop;
+        let patch = serde_json::json!({"kind": kind, "name": workload, "body": {"spec": {"replicas": replicas}}});
+        let fault = serde_json::json!({"then": {"somebody": {"patch": patch}}});
+        self.plan(vec![Fault::read(fault).expect("it is a fault")]).strike();
+        self.plan(Vec::new());
     }
 
     /// Stops the workload for good; then what it acknowledged is on the volume that its claim stands on.
