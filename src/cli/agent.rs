@@ -269,6 +269,9 @@ fn run_copy(args: CopyArgs, stop: &Stop) -> u8 {
     end(Line::CopyReport(report), &args.last_words, code)
 }
 
+/// What one argument of a program may have, by half (execve(2): `MAX_ARG_STRLEN`).
+const ARGUMENT_BYTES: usize = 64 << 10;
+
 /// Becomes another process, which opens both sides anew, and tells of both. Returns the report only if it comes to nothing.
 fn give_over(report: CopyReport, mode: ModeArg, args: &CopyArgs, stop: &Stop) -> CopyReport {
     let failed = |failure: Failure| CopyReport {
@@ -284,10 +287,10 @@ fn give_over(report: CopyReport, mode: ModeArg, args: &CopyArgs, stop: &Stop) ->
     }
     // Also if the file has been replaced since.
     let mut verify = std::process::Command::new("/proc/self/exe");
-    verify.arg0("pvmigrate").args(["agent", "verify", "--mode", &word(mode)]).arg(&args.source).arg(&args.target);
+    verify.arg0("pvmigrate").args(["agent", "verify", "--mode", &word(mode)]);
     verify.args(["--files-total", &report.files_total.to_string(), "--bytes-total", &report.bytes_total.to_string()]);
     if let Some(since) = &args.verified_since {
-        verify.args(["--since", &since.to_string()]);
+        verify.arg(format!("--since={since}"));
     }
     if let Some(workers) = args.workers {
         verify.args(["--workers", &workers.to_string()]);
@@ -296,9 +299,12 @@ fn give_over(report: CopyReport, mode: ModeArg, args: &CopyArgs, stop: &Stop) ->
         verify.args(["--waive", &word(*kind)]);
     }
     if let Some(path) = &args.last_words.termination_log {
-        verify.arg("--termination-log").arg(path);
+        let mut flag = std::ffi::OsString::from("--termination-log=");
+        flag.push(path);
+        verify.arg(flag);
     }
-    verify.args(["--after-pass", &Line::CopyReport(report.clone()).to_json_within(TERMINATION_MESSAGE_BYTES)]);
+    verify.args(["--after-pass", &Line::CopyReport(report.clone()).to_json_within(ARGUMENT_BYTES)]);
+    verify.arg("--").arg(&args.source).arg(&args.target);
     let error = verify.exec();
     failed(Failure::system("starting the comparison", &error))
 }

@@ -343,7 +343,7 @@ fn a_pass_and_its_proof_are_one_report() {
     let long = "a-name-that-is-longer-than-most".repeat(4);
     desk.file(&format!("from/{long}"), "content");
     std::fs::create_dir(desk.path("to")).unwrap();
-    let copy = ["agent", "copy", "from", "to", "--termination-log", "said", "--waive", "xattr,acl", "--workers", "2"];
+    let copy = ["agent", "copy", "--termination-log=-said", "--waive", "xattr,acl", "--workers", "2", "from", "to"];
     for (more, code, ok) in [
         (&["--pass", "hot", "--verify", "metadata"][..], 0, true),
         (&["--pass", "final", "--verify", "full"], 0, true),
@@ -353,7 +353,7 @@ fn a_pass_and_its_proof_are_one_report() {
         let (got, said) = desk.run(&[&copy[..], more].concat());
         assert_eq!(got, code, "{more:?}: {said}");
         let report = said.lines().rfind(|line| line.starts_with('{')).expect("it tells");
-        let kept = std::fs::read_to_string(desk.path("said")).unwrap();
+        let kept = std::fs::read_to_string(desk.path("-said")).unwrap();
         for text in [report, &kept] {
             let told: serde_json::Value = serde_json::from_str(text).unwrap();
             assert_eq!(
