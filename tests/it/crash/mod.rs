@@ -15,7 +15,7 @@ use pvmigrate::trial::doom::Effect;
 use pvmigrate::trial::{Doom, How};
 use serde_json::json;
 use std::time::Duration;
-use trial::{End, Trial};
+use trial::{End, LARGE, Trial};
 
 /// What the sample of an ordinary `cargo test` may take.
 const SAMPLE: Duration = Duration::from_secs(20);
@@ -182,6 +182,34 @@ fn each(
 
 fn word(point: usize, how: How) -> String {
     format!("{point}:{}", how.word())
+}
+
+/// With much to copy another hot pass follows the first, and with `--verify changed` a comparison follows both.
+#[test]
+fn a_crash_in_a_second_hot_pass_and_its_comparison_ends_as_if_nothing_had_happened() {
+    let (trial, doom) = (Trial::of(&LARGE), Doom::none());
+    trial.run(&doom, false).unwrap();
+    let (effects, end) = (lines(&doom), trial.end());
+    let stop = effects.iter().position(|line| line.contains(".stop ")).expect("it is stopped");
+    let pods: Vec<usize> = (0..stop).filter(|at| effects[*at].ends_with(" Pod")).collect();
+    assert_eq!(pods.len(), 6, "two passes and a comparison, made and deleted: {effects:?}");
+    let cases = pods.iter().skip(2).flat_map(|at| How::ALL.map(|how| (word(*at, how), (*at, how))));
+    let test = "a_crash_in_a_second_hot_pass_and_its_comparison";
+    let plan = Plan { test, one: ONE, whole: Level::Ci, sample: SAMPLE / 4, at_once: 4 };
+    plan.run(&cases.collect::<Vec<_>>(), |(point, how)| {
+        let (trial, doom) = (Trial::of(&LARGE), Doom::at(*point, *how));
+        let first = trial.run(&doom, false);
+        if !doom.has_fired() || first.is_ok() == how.kills() || lines(&doom)[*point] != effects[*point] {
+            return Err(format!("the fault did not fire, or not as it should: {first:?}"));
+        }
+        if first.is_err() {
+            trial.run(&Doom::none(), true).map_err(|why| format!("resume: {why}"))?;
+        }
+        trial.check_always();
+        trial.told_the_truth()?;
+        let differences = end.differences(&trial.end());
+        if differences.is_empty() { Ok(Came::Right) } else { Err(differences.join("\n")) }
+    });
 }
 
 /// The run is cut off, and so is what goes on with it; the third try ends as if nothing had happened.

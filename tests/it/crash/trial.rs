@@ -29,6 +29,8 @@ pub struct Shop {
     pub claim: &'static str,
     /// How it is moved.
     pub engine: &'static str,
+    /// A file so large, though there is nothing in it, that a hot pass is followed by another; and both by a comparison.
+    pub has_much: bool,
 }
 
 pub const WEB: Shop = Shop {
@@ -37,6 +39,7 @@ pub const WEB: Shop = Shop {
     workload: "web",
     claim: "data",
     engine: "native",
+    has_much: false,
 };
 /// The same whose every line is acknowledged.
 pub const ACKED: Shop = Shop { yaml: include_str!("../../scenarios/crash-acks.yaml"), ..WEB };
@@ -47,7 +50,10 @@ pub const DB: Shop = Shop {
     workload: "db",
     claim: "data-db-0",
     engine: "native",
+    has_much: false,
 };
+/// The same in which there is more to do while it runs.
+pub const LARGE: Shop = Shop { has_much: true, ..ACKED };
 /// The same two where the volume stays, and only its class is another.
 pub const STAYS: Shop = Shop { engine: "relabel", ..ACKED };
 pub const TWO_STAY: Shop = Shop { yaml: include_str!("../../scenarios/crash-two.yaml"), ..STAYS };
@@ -82,6 +88,11 @@ impl Trial {
         let images = Images { by_name: [("docker.io/pvmigrate/agent*".to_owned(), image)].into() };
         let scenario = Scenario::parse("crash.yaml", shop.yaml).expect("it is tested");
         let stage = Stage::open(dir.path(), images, &scenario, 7).expect("the shop opens");
+        if shop.has_much {
+            let volume = stage.lab.volume_of("shop", shop.claim, Duration::from_secs(10)).expect("it is bound");
+            let file = std::fs::File::create(volume.join("much")).expect("there is room");
+            file.set_len(300 << 20).expect("it takes none");
+        }
         let oracle = Arc::new(Mutex::new(Oracle::new(&stage.lab, shop)));
         let hook = oracle.clone();
         stage.lab.core().hook(Box::new(move |state, commit| hook.lock().unwrap().commit(state, commit)));
@@ -148,6 +159,9 @@ impl Trial {
         args.insert("source-sc".into(), "slow".into());
         args.insert("dest-sc".into(), "fast".into());
         args.insert("engine".into(), self.shop.engine.into());
+        if self.shop.has_much {
+            args.insert("verify".into(), "changed".into());
+        }
         // What somebody else makes of the same class is none of what is moved.
         args.insert("selector".into(), "!thief".into());
         let args = Value::Object(args);
