@@ -382,8 +382,8 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
         place(&step, &source, claim, asked).await?
     };
     let watches = last && args.option("watch") == Some(&json!(true));
-    let begun_before = door.journal.recorded(&step.id.part("create-1")).is_some();
     if watches {
+        question.unwatched = door.journal.recorded(&step.id.part("create-1")).is_some();
         let volume = step.guarding(volume_of(&step, args.json(0))).await?;
         step.guarding(door.watch_over(&source)).await?;
         step.guarding(run::nodes_are_clean(&door, &source, &volume, Duration::from_secs(300))).await?;
@@ -392,7 +392,6 @@ async fn verify_copy(step: Step, args: Args) -> Result<Json, Problem> {
         let both = async { Ok((volume_of(&step, args.json(0)).await?, volume_of(&step, args.json(1)).await?)) };
         question.volumes = Some(step.guarding(both).await?);
     }
-    question.unwatched = watches && begun_before;
     let ended = run::run(&door, &step.id, &plan, &source.to_string(), &step.session.voice).await?;
     question.answer(&step, ended.report, ended.node)
 }
