@@ -56,6 +56,12 @@ pub struct How {
 }
 
 impl Task {
+    /// A first hot pass of which nothing else is asked.
+    pub fn plain_copy() -> Task {
+        let (since, since_end, proof) = (None, None, None);
+        Task::Copy { last: false, since, since_end, allow_empty: false, how: How::default(), proof }
+    }
+
     pub fn word(&self) -> &'static str {
         match self {
             Task::Reserve => "reserve",

@@ -552,21 +552,13 @@ pub async fn nodes_are_clean(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::copy::pod::How;
 
     fn plan() -> PodPlan {
         PodPlan {
             name: "p".into(),
             namespace: "shop".into(),
             run: "0123abcd".into(),
-            task: Task::Copy {
-                last: false,
-                since: None,
-                since_end: None,
-                allow_empty: false,
-                how: How::default(),
-                proof: None,
-            },
+            task: Task::plain_copy(),
             image: "i".into(),
             source: Some("data".into()),
             target: "t".into(),

@@ -9,7 +9,7 @@ use crate::cluster::rbac::Need;
 use crate::cluster::units::Unit;
 use crate::cluster::{known, text};
 use crate::copy::hot::obstacles;
-use crate::copy::pod::{How, PodPlan, Task, check_patch, render};
+use crate::copy::pod::{PodPlan, Task, check_patch, render};
 use crate::script::enter::Step;
 use crate::script::rights;
 use crate::words::{Json, Problem};
@@ -200,14 +200,7 @@ async fn try_dry(step: &Step, args: &Args, unit: &Unit, patch: &Json) -> Result<
             name: format!("{}-try", temporary.name),
             namespace: like.namespace().to_owned(),
             run: step.run().to_string(),
-            task: Task::Copy {
-                last: false,
-                since: None,
-                since_end: None,
-                allow_empty: false,
-                how: How::default(),
-                proof: None,
-            },
+            task: Task::plain_copy(),
             image: super::copy::image(args),
             source: Some(like.name().to_owned()),
             target: temporary.name.clone(),
