@@ -410,8 +410,12 @@ impl Core {
                     }
                 }
             }
-            Write::MakeDisk { handle, bytes, is_block } => {
-                let made = if is_block { self.disks.make_device(&handle, bytes) } else { self.disks.make(&handle) };
+            Write::MakeDisk { handle, bytes, is_block, from } => {
+                let made = match from {
+                    Some(from) => self.disks.make_like(&from, &handle, bytes),
+                    None if is_block => self.disks.make_device(&handle, bytes),
+                    None => self.disks.make(&handle),
+                };
                 return made.map_err(|e| disk_failed(&e));
             }
             Write::RemoveDisk { handle } => return self.disks.remove(&handle).map_err(|e| disk_failed(&e)),

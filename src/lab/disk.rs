@@ -6,6 +6,7 @@
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::process::Command;
 
 #[derive(Clone, Debug)]
 pub struct Disks {
@@ -43,6 +44,32 @@ impl Disks {
         }
         std::fs::create_dir_all(&dir)?;
         open_to_all(&dir)?;
+        Ok(true)
+    }
+
+    /// Makes a volume with what is in another one now; a device may be larger. Returns whether it was not there.
+    ///
+    /// Somebody may write meanwhile: what he writes then is there, or not, or half, as in any clone of what is in use.
+    pub fn make_like(&self, from: &str, handle: &str, bytes: u64) -> io::Result<bool> {
+        let (from, to) = (self.volume(from), self.volume(handle));
+        if to.exists() {
+            return Ok(false);
+        }
+        let fresh = to.with_added_extension("new");
+        std::fs::create_dir_all(fresh.parent().expect("it is below the lab's directory"))?;
+        remove(&fresh)?;
+        let copied = Command::new("cp")
+            .args(["-a", "--sparse=always", "--reflink=auto", "-T", "--"])
+            .args([&from, &fresh])
+            .output()?;
+        if !copied.status.success() {
+            remove(&fresh)?;
+            return Err(io::Error::other(String::from_utf8_lossy(&copied.stderr).into_owned()));
+        }
+        if fresh.is_file() {
+            std::fs::OpenOptions::new().write(true).open(&fresh)?.set_len(bytes)?;
+        }
+        std::fs::rename(fresh, to)?;
         Ok(true)
     }
 
@@ -129,6 +156,12 @@ fn make_file(path: &Path, bytes: u64) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Removes whatever is there.
+fn remove(path: &Path) -> io::Result<()> {
+    let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    removed.or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) })
+}
+
 fn open_to_all(dir: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o777))
@@ -137,6 +170,26 @@ fn open_to_all(dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clone_has_what_its_original_has() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let disks = Disks::new(dir.path(), Vec::new());
+        assert!(disks.make_like("none", "c", 0).is_err());
+        disks.make("a").unwrap();
+        std::fs::write(disks.volume("a").join("file"), "x").unwrap();
+        std::fs::hard_link(disks.volume("a").join("file"), disks.volume("a").join("name")).unwrap();
+        assert_eq!((disks.make_like("a", "c", 0).unwrap(), disks.make_like("a", "c", 0).unwrap()), (true, false));
+        let [one, two] = ["file", "name"].map(|name| std::fs::metadata(disks.volume("c").join(name)).unwrap());
+        let original = std::fs::metadata(disks.volume("a").join("file")).unwrap();
+        assert_eq!((one.ino(), one.nlink(), one.mtime_nsec()), (two.ino(), 2, original.mtime_nsec()));
+        assert_ne!(one.ino(), original.ino());
+        disks.make_device("b", 5).unwrap();
+        std::fs::write(disks.volume("b"), "12345").unwrap();
+        disks.make_like("b", "d", 8).unwrap();
+        assert_eq!(std::fs::read(disks.volume("d")).unwrap(), b"12345\0\0\0");
+    }
 
     #[test]
     fn nothing_leads_out_of_the_directory() {

@@ -15,6 +15,8 @@ pub struct Driver {
     pub has_devices: bool,
     /// Its volumes are attached to nodes before pods see them.
     pub attachable: bool,
+    /// It makes volumes of others of its own.
+    pub clones: bool,
 }
 
 pub static DRIVERS: &[Driver] = &[
@@ -23,12 +25,14 @@ pub static DRIVERS: &[Driver] = &[
         access_modes: &["ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany"],
         has_devices: false,
         attachable: false,
+        clones: false,
     },
     Driver {
         name: "disk.lab.pvmigrate.io",
         access_modes: &["ReadWriteOnce", "ReadOnlyMany"],
         has_devices: true,
         attachable: true,
+        clones: true,
     },
 ];
 

@@ -80,8 +80,8 @@ pub enum Write {
     Finalize(Value),
     /// An Event about this object, unless the same was said of the same uid before.
     Event { about: Value, is_warning: bool, reason: &'static str, message: String },
-    /// Makes the directory behind a volume (`spec` is the PersistentVolume's). There already counts as done.
-    MakeDisk { handle: String, bytes: u64, is_block: bool },
+    /// Makes the directory behind a volume, with what is in that of another one. There already counts as done.
+    MakeDisk { handle: String, bytes: u64, is_block: bool, from: Option<String> },
     /// Throws the directory behind a volume away. Gone counts as done.
     RemoveDisk { handle: String },
 }

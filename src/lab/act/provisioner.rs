@@ -1,7 +1,7 @@
 //! The external provisioner of the lab's drivers: makes volumes for claims and deletes those that were given back.
 //!
-//! Not the binder, which hands claims over by an annotation and binds what is made here; no snapshots, no clones, no
-//! topology but a node's own volumes. Class parameters: `delaySeconds` (counted from the claim, or from its first pod
+//! Not the binder, which hands claims over by an annotation and binds what is made here; no snapshots, no topology but
+//! a node's own volumes, and those are not cloned. A claim that was ever cloned is held by a finalizer while it is. Class parameters: `delaySeconds` (counted from the claim, or from its first pod
 //! if the class waits for one), `fail: provision`, `node: local` (the volume can be used on the chosen node only).
 
 #[cfg(test)]
@@ -12,12 +12,22 @@ use super::{Controller, Turn, Write, annotations, drivers};
 use crate::lab::store::{Commit, Key, State, list_of, text};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 pub static PROVISIONER: Controller = Controller { name: "provisioner", wakes, act };
 
 fn wakes(state: &State, commit: &Commit) -> Vec<Key> {
     match commit.key.kind {
-        "PersistentVolumeClaim" | "PersistentVolume" => vec![commit.key.clone()],
+        "PersistentVolumeClaim" => {
+            let object = commit.after.as_ref().or(commit.before.as_ref());
+            let original = object.and_then(|one| original_of(one));
+            // Only who is held was ever cloned.
+            let is_held =
+                object.is_some_and(|one| list_of(&one["metadata"]["finalizers"]).iter().any(|f| f == CLONING));
+            let clones = if is_held { clones_of(state, &commit.key.namespace, &commit.key.name) } else { Vec::new() };
+            [commit.key.clone()].into_iter().chain(original).chain(clones).collect()
+        }
+        "PersistentVolume" => vec![commit.key.clone()],
         "StorageClass" => binder::pending_of_class(state, &commit.key.name),
         "VolumeAttachment" => {
             let object = commit.after.as_ref().or(commit.before.as_ref());
@@ -30,10 +40,78 @@ fn wakes(state: &State, commit: &Commit) -> Vec<Key> {
 
 fn act(state: &State, key: &Key) -> Turn {
     match (state.at(key), key.kind) {
+        (Some(claim), "PersistentVolumeClaim") if claim["metadata"]["deletionTimestamp"].is_string() => {
+            let_go(state, claim)
+        }
         (Some(claim), "PersistentVolumeClaim") => provision(state, claim),
         (Some(volume), "PersistentVolume") => delete(state, volume),
         _ => Turn::rest(),
     }
+}
+
+/// Holds a claim while clones of it are made.
+const CLONING: &str = "provisioner.storage.kubernetes.io/cloning-protection";
+
+/// The claim that this one is to be a clone of.
+fn original_of(claim: &Value) -> Option<Key> {
+    let source = &claim["spec"]["dataSource"];
+    let is_claim = source["kind"] == "PersistentVolumeClaim";
+    is_claim.then(|| Key::new("PersistentVolumeClaim", text(&claim["metadata"]["namespace"]), text(&source["name"])))
+}
+
+/// The claims that wait to be a clone of this one.
+fn clones_of(state: &State, namespace: &str, name: &str) -> Vec<Key> {
+    let waits = |one: &Value| {
+        let is_of_it = original_of(one).is_some_and(|original| original.name == name);
+        is_of_it && text(&one["spec"]["volumeName"]).is_empty()
+    };
+    let claims = state.list("PersistentVolumeClaim", namespace).filter(|(_, one)| waits(one));
+    claims.map(|(key, _)| key.clone()).collect()
+}
+
+/// A claim that is to go is no longer held when nobody waits for a clone of it.
+fn let_go(state: &State, claim: &Value) -> Turn {
+    let kept = |one: &&Value| **one != CLONING;
+    let finalizers = list_of(&claim["metadata"]["finalizers"]);
+    let (namespace, name) = (text(&claim["metadata"]["namespace"]), text(&claim["metadata"]["name"]));
+    let mut turn = Turn::rest();
+    if clones_of(state, namespace, name).is_empty() {
+        let mut after = claim.clone();
+        after["metadata"]["finalizers"] = finalizers.iter().filter(kept).cloned().collect::<Vec<_>>().into();
+        if finalizers.len() != list_of(&after["metadata"]["finalizers"]).len() {
+            turn.update(claim, after);
+        }
+    }
+    turn
+}
+
+/// The volume that is to be cloned, or why it cannot be.
+fn original(state: &State, driver: &drivers::Driver, claim: &Value) -> Result<Option<Arc<Value>>, String> {
+    if claim["spec"]["dataSource"].is_null() {
+        return Ok(None);
+    }
+    let invalid = |why: String| Err(format!("rpc error: code = InvalidArgument desc = {why}"));
+    let Some(key) = original_of(claim).filter(|_| driver.clones) else {
+        return invalid(format!("{} makes no clones", driver.name));
+    };
+    let Some(source) = state.at(&key) else { return Err(format!("the claim {key} that is to be cloned is not there")) };
+    if !source["metadata"]["deletionTimestamp"].is_null() || source["status"]["phase"] != "Bound" {
+        return Err(format!("the claim {key} that is to be cloned is going or not bound"));
+    }
+    let volume = state.get("PersistentVolume", "", text(&source["spec"]["volumeName"]));
+    let Some(volume) = volume.filter(|one| drivers::of_volume(one).is_some_and(|of| of.name == driver.name)) else {
+        return Err(format!("the claim {key} that is to be cloned has no volume of {}", driver.name));
+    };
+    if !volume["spec"]["nodeAffinity"].is_null() {
+        return invalid("volumes of one node are not cloned".into());
+    }
+    if volume["spec"]["volumeMode"] != claim["spec"]["volumeMode"] {
+        return invalid("a clone is of its original's mode".into());
+    }
+    if matching::requested(claim) < matching::capacity(volume) {
+        return invalid("a clone is not smaller than its original".into());
+    }
+    Ok(Some(volume.clone()))
 }
 
 /// What a class says to its driver.
@@ -88,8 +166,9 @@ fn provision(state: &State, claim: &Value) -> Turn {
         let volume = plan(driver, &parameters, class, claim, &name, state)?;
         Ok((parameters, volume))
     });
-    let (parameters, volume) = match volume {
-        Ok(both) => both,
+    let cloned = volume.and_then(|both| Ok((both, original(state, driver, claim)?)));
+    let ((parameters, volume), original) = match cloned {
+        Ok(all) => all,
         Err(why) => {
             let class = text(&class["metadata"]["name"]);
             let message = format!("failed to provision volume with StorageClass \"{class}\": {why}");
@@ -97,13 +176,23 @@ fn provision(state: &State, claim: &Value) -> Turn {
             return turn;
         }
     };
+    if let Some(source) = original_of(claim).and_then(|key| state.at(&key)) {
+        let mut held = (**source).clone();
+        let mut finalizers = list_of(&source["metadata"]["finalizers"]).to_vec();
+        if !finalizers.iter().any(|one| one == CLONING) {
+            finalizers.push(CLONING.into());
+            held["metadata"]["finalizers"] = finalizers.into();
+            turn.update(source, held);
+        }
+    }
     let due = asked_at(state, claim) + SignedDuration::from_secs(parameters.delay_s);
     if due > state.now() {
         turn.again_at = Some(due);
         return turn;
     }
     let is_block = claim["spec"]["volumeMode"] == "Block";
-    turn.writes.push(Write::MakeDisk { handle: name, bytes: matching::requested(claim), is_block });
+    let from = original.map(|volume| text(&volume["spec"]["csi"]["volumeHandle"]).to_owned());
+    turn.writes.push(Write::MakeDisk { handle: name, bytes: matching::requested(claim), is_block, from });
     turn.writes.push(Write::Create(volume));
     turn
 }
@@ -143,9 +232,6 @@ fn plan(
     }
     if !spec["selector"].is_null() {
         return Err("claim Selector is not supported".into());
-    }
-    if !spec["dataSource"].is_null() {
-        return Err("claim DataSource is not supported".into());
     }
     if !list_of(&class["allowedTopologies"]).is_empty() {
         return Err("rpc error: code = InvalidArgument desc = allowedTopologies are not simulated".into());

@@ -22,10 +22,13 @@ const FIELDS: [&str; 7] =
     ["accessModes", "selector", "resources", "volumeName", "storageClassName", "volumeMode", "dataSource"];
 
 fn unsimulated(claim: &Value) -> Vec<Cause> {
-    ["dataSource", "dataSourceRef"]
-        .iter()
-        .filter(|key| !is_empty(&claim["spec"][**key]))
-        .map(|key| Cause::unsimulated(format!("spec.{key}"), "volumes that are made from others"))
+    let spec = &claim["spec"];
+    let is_clone =
+        text(&spec["dataSource"]["kind"]) == "PersistentVolumeClaim" && is_empty(&spec["dataSource"]["apiGroup"]);
+    [("dataSource", is_clone), ("dataSourceRef", false)]
+        .into_iter()
+        .filter(|(key, is_simulated)| !is_empty(&spec[*key]) && !is_simulated)
+        .map(|(key, _)| Cause::unsimulated(format!("spec.{key}"), "volumes that are made from others than claims"))
         .collect()
 }
 
@@ -77,6 +80,9 @@ fn validate(claim: &Value) -> Vec<Cause> {
         causes.extend(wrong("spec.storageClassName", class, &meta::dns1123_subdomain(class)));
     }
     one_of("spec.volumeMode", &spec["volumeMode"], &["Block", "Filesystem"], &mut causes);
+    if spec["dataSource"].is_object() && is_empty(&spec["dataSource"]["name"]) {
+        causes.push(Cause::required("spec.dataSource.name", ""));
+    }
     causes
 }
 

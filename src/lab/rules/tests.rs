@@ -240,6 +240,11 @@ fn what_the_lab_would_ignore_is_refused() {
         ),
         ("PersistentVolumeClaim", pod(json!({"dataSource": {"kind": "VolumeSnapshot"}})), "spec.dataSource"),
         (
+            "PersistentVolumeClaim",
+            pod(json!({"dataSourceRef": {"kind": "PersistentVolumeClaim", "name": "a"}})),
+            "spec.dataSourceRef",
+        ),
+        (
             "PersistentVolume",
             pod(json!({"persistentVolumeReclaimPolicy": "Recycle"})),
             "spec.persistentVolumeReclaimPolicy",

@@ -79,7 +79,11 @@ fn what_cannot_be_made_is_said() {
             |c| c["spec"]["selector"] = json!({"matchLabels": {"a": "b"}}),
             "claim Selector is not supported",
         ),
-        (json!(null), |c| c["spec"]["dataSource"] = json!({"name": "s"}), "claim DataSource is not supported"),
+        (
+            json!(null),
+            |c| c["spec"]["dataSource"] = json!({"kind": "PersistentVolumeClaim", "name": "s"}),
+            &format!("{invalid} shared.lab.pvmigrate.io makes no clones"),
+        ),
         (
             json!({"node": "local"}),
             same,
@@ -193,4 +197,81 @@ fn a_volume_is_deleted_when_it_was_given_back_and_is_nowhere_attached() {
     stage.state.remove(&Key::new("VolumeAttachment", "", "a"), "test");
     stage.settle();
     assert_eq!((volumes(&stage), stage.disks.len()), (0, 0));
+}
+
+/// A claim of the driver that clones, and a clone of it that is asked for.
+fn with_clone(change: impl Fn(&mut [Value; 4])) -> Stage {
+    let disk = "disk.lab.pvmigrate.io";
+    let mut class = class(json!(null));
+    class["provisioner"] = disk.into();
+    let source = claim(|c| {
+        c["spec"]["volumeName"] = "v".into();
+        c["status"]["phase"] = "Bound".into();
+    });
+    let volume = json!({"kind": "PersistentVolume", "metadata": {"name": "v"}, "spec": {"volumeMode": "Filesystem",
+        "capacity": {"storage": "1Gi"}, "csi": {"driver": disk, "volumeHandle": "h"}}});
+    let clone = claim(|c| {
+        c["metadata"]["name"] = "clone".into();
+        c["metadata"]["annotations"][annotations::STORAGE_PROVISIONER] = disk.into();
+        c["spec"]["dataSource"] = json!({"kind": "PersistentVolumeClaim", "name": "data"});
+    });
+    let mut all = [class, source, volume, clone];
+    change(&mut all);
+    let mut stage = Stage::new(&[&PROVISIONER]);
+    stage.disks.insert("h".into());
+    all.into_iter().for_each(|object| stage.put(object));
+    stage.settle();
+    stage
+}
+
+#[test]
+fn a_clone_is_made_of_a_volume_of_the_same_driver() {
+    let stage = with_clone(|_| {});
+    assert_eq!((volumes(&stage), stage.disks.len()), (2, 2), "{:?}", stage.events);
+    type Change = fn(&mut [Value; 4]);
+    let rows: [(Change, &str); 6] = [
+        (|[_, source, ..]| source["metadata"]["name"] = "other".into(), "is not there"),
+        (|[_, source, ..]| source["status"]["phase"] = "Pending".into(), "going or not bound"),
+        (|[.., volume, _]| volume["spec"]["csi"]["driver"] = "shared.lab.pvmigrate.io".into(), "no volume of disk.lab"),
+        (|[.., volume, _]| volume["spec"]["capacity"]["storage"] = "2Gi".into(), "not smaller"),
+        (|[.., clone]| clone["spec"]["volumeMode"] = "Block".into(), "original's mode"),
+        (|[.., volume, _]| volume["spec"]["nodeAffinity"] = json!({"required": {}}), "of one node"),
+    ];
+    for (change, why) in rows {
+        let stage = with_clone(change);
+        assert!(
+            stage.events.iter().any(|said| said.contains("ProvisioningFailed") && said.contains(why)),
+            "{why}: {:?}",
+            stage.events
+        );
+        assert_eq!((volumes(&stage), stage.disks.len()), (1, 1), "{why}");
+    }
+}
+
+#[test]
+fn who_is_being_cloned_does_not_go() {
+    let mut stage = with_clone(|[class, ..]| class["parameters"] = json!({"delaySeconds": "60"}));
+    let source = stage.get("PersistentVolumeClaim", "shop", "data");
+    assert_eq!(source["metadata"]["finalizers"], json!([CLONING]));
+    let mut going = source.clone();
+    going["metadata"]["deletionTimestamp"] = "1970-01-01T00:00:00Z".into();
+    stage.put(going);
+    stage.settle();
+    assert!(stage.state.get("PersistentVolumeClaim", "shop", "data").is_some());
+    // Whoever waits for the clone is gone, or has it.
+    for is_given_up in [true, false] {
+        let mut stage = with_clone(|[class, ..]| class["parameters"] = json!({"delaySeconds": "60"}));
+        let mut going = stage.get("PersistentVolumeClaim", "shop", "data");
+        going["metadata"]["deletionTimestamp"] = "1970-01-01T00:00:00Z".into();
+        stage.put(going);
+        if is_given_up {
+            stage.state.remove(&Key::new("PersistentVolumeClaim", "shop", "clone"), "test");
+        } else {
+            let mut bound = stage.get("PersistentVolumeClaim", "shop", "clone");
+            bound["spec"]["volumeName"] = "its".into();
+            stage.put(bound);
+        }
+        stage.settle();
+        assert!(stage.state.get("PersistentVolumeClaim", "shop", "data").is_none(), "{is_given_up}");
+    }
 }
