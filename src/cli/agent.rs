@@ -1,10 +1,10 @@
 //! `pvmigrate agent …`: what runs inside pods, and on any two directories.
 //!
 //! Not the work: it reads the command line, prints lines and turns reports into exit codes. What must stay true:
-//! stdout is JSON lines for `copy` and `verify`, and the last one is the report, whatever happened.
+//! stdout is JSON lines for `copy`, `verify` and `sync`, and the last one is the report, whatever happened.
 
 use crate::copy::agent::stop::Stop;
-use crate::copy::agent::{Failure, copy, exercise, rsync, verify};
+use crate::copy::agent::{Failure, copy, exercise, flush, rsync, verify};
 use crate::copy::report::{CopyReport, FailKind, Line, Mode, Pass, TERMINATION_MESSAGE_BYTES};
 use crate::copy::waive::{Kind, Waive};
 use crate::words::size;
@@ -37,6 +37,8 @@ enum Command {
     Copy(CopyArgs),
     /// Compare two directories: names, metadata and content; or two block devices: their bytes
     Verify(VerifyArgs),
+    /// Write what is in memory of a directory's file system, or of a block device, to its disk
+    Sync(SyncArgs),
     /// Write like an application that would notice a lost write
     Exercise(ExerciseArgs),
 }
@@ -108,6 +110,14 @@ struct VerifyArgs {
     /// The report of the pass that this is the proof of
     #[arg(long, value_name = "JSON", hide = true, value_parser = pass_report)]
     after_pass: Option<Box<CopyReport>>,
+    #[command(flatten)]
+    last_words: LastWords,
+}
+
+#[derive(Debug, clap::Args)]
+struct SyncArgs {
+    /// Directory or block device; the time in the report (`started_at`) is before all that is stored later
+    source: PathBuf,
     #[command(flatten)]
     last_words: LastWords,
 }
@@ -240,6 +250,7 @@ pub fn main(args: Args) -> u8 {
     match args.command {
         Command::Copy(args) => run_copy(args, &stop),
         Command::Verify(args) => run_verify(args, &stop),
+        Command::Sync(args) => run_sync(&args, &stop),
         Command::Exercise(args) => run_exercise(args, &stop),
     }
 }
@@ -330,6 +341,15 @@ fn run_verify(args: VerifyArgs, stop: &Stop) -> u8 {
         None => Line::VerifyReport(report),
     };
     end(line, &args.last_words, code)
+}
+
+fn run_sync(args: &SyncArgs, stop: &Stop) -> u8 {
+    let report = flush::flush(&args.source);
+    if !report.ok {
+        talk(&format!("agent: {}", report.meaning));
+    }
+    let code = exit_code(report.ok, report.kind, stop);
+    end(Line::SyncReport(report), &args.last_words, code)
 }
 
 fn exit_code(ok: bool, kind: Option<FailKind>, stop: &Stop) -> u8 {
@@ -441,6 +461,8 @@ mod tests {
             ("verify /src /dst --mode full --bytes-total 9", false),
             ("verify /src /dst --mode full --files-total -1 --bytes-total 9", false),
             ("verify /src /dst --mode half", false),
+            ("sync /src", true),
+            ("sync", false),
             ("exercise /data --ack /ack --interval-ms 5 --name web", true),
             ("exercise /data --check", true),
             ("", false),

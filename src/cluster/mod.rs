@@ -5,6 +5,7 @@
 //! that plan its writes. What must stay true: nothing here knows scripts, terminals or the order of a migration.
 
 pub mod account;
+pub mod clone;
 pub mod connect;
 mod dependents;
 mod error;
@@ -69,5 +70,6 @@ pub fn is_storage_finalizer(finalizer: &str) -> bool {
             | "kubernetes.io/pv-protection"
             | "kubernetes.io/pv-controller"
             | "external-provisioner.volume.kubernetes.io/finalizer"
+            | "provisioner.storage.kubernetes.io/cloning-protection"
     ) || finalizer.starts_with("external-attacher/")
 }

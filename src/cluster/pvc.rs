@@ -122,6 +122,13 @@ pub fn plan_temporary(run: &RunId, like: Pvc<'_>, pv_capacity: &str, shape: &Sha
     create(like.namespace(), &name, body, Class::Own)
 }
 
+/// Plans the same whose volume is made as a clone of the original's.
+pub fn plan_clone(run: &RunId, like: Pvc<'_>, pv_capacity: &str, shape: &Shape) -> Write {
+    let mut plan = plan_temporary(run, like, pv_capacity, shape);
+    plan.body["spec"]["dataSource"] = json!({"kind": "PersistentVolumeClaim", "name": like.name()});
+    plan
+}
+
 /// Plans a temporary claim on a volume that is there: it stays pending until the volume is given to it.
 pub fn plan_standing(run: &RunId, like: Pvc<'_>, volume: Pv<'_>) -> Write {
     let mut spec = json!({

@@ -17,6 +17,8 @@ pub const TARGET: &str = "/target";
 pub enum Task {
     /// It mounts the target and ends: the volume is provisioned where it ran.
     Reserve,
+    /// It mounts the source, whose file system is written to its disk.
+    Sync,
     Copy {
         last: bool,
         since: Option<String>,
@@ -65,6 +67,7 @@ impl Task {
     pub fn word(&self) -> &'static str {
         match self {
             Task::Reserve => "reserve",
+            Task::Sync => "sync",
             Task::Copy { .. } => "copy",
             Task::Verify { .. } => "verify",
         }
@@ -72,7 +75,7 @@ impl Task {
 
     fn pass(&self) -> &'static str {
         match self {
-            Task::Reserve => "none",
+            Task::Reserve | Task::Sync => "none",
             Task::Copy { last: true, .. } | Task::Verify { last: true, .. } => "final",
             Task::Copy { .. } | Task::Verify { .. } => "hot",
         }
@@ -82,7 +85,7 @@ impl Task {
     pub fn on_one_thread(&self) -> Option<Task> {
         let mut task = self.clone();
         let workers = match &mut task {
-            Task::Reserve => return None,
+            Task::Reserve | Task::Sync => return None,
             Task::Copy { how, .. } if how.engine.is_some() => return None,
             Task::Copy { how, .. } => &mut how.workers,
             Task::Verify { workers, .. } => workers,
@@ -94,6 +97,7 @@ impl Task {
         let mut args = vec!["agent".to_owned()];
         let (since, since_end) = match self {
             Task::Reserve => return vec!["--version".to_owned()],
+            Task::Sync => return ["agent", "sync", SOURCE].map(str::to_owned).to_vec(),
             Task::Copy { last, since, since_end, allow_empty, how, proof } => {
                 args.extend(["copy", SOURCE, TARGET, "--pass", if *last { "final" } else { "hot" }].map(str::to_owned));
                 let workers = how.workers.map(|workers| workers.to_string());
@@ -149,7 +153,8 @@ pub struct PodPlan {
     pub image: String,
     /// The claim to read; absent for reservations.
     pub source: Option<String>,
-    pub target: String,
+    /// The claim to write, or to compare; absent where the source is only flushed.
+    pub target: Option<String>,
     /// The volumes are devices (volumeMode Block), at the same paths.
     pub is_block: bool,
     pub node: Option<String>,
@@ -182,12 +187,14 @@ pub fn render(plan: &PodPlan) -> Json {
         true => json!({"name": name, "devicePath": path}),
         false => json!({"name": name, "mountPath": path, "readOnly": reads_only}),
     };
-    let mut places = vec![place("target", TARGET, reads_only)];
-    let mut volumes = vec![json!({"name": "target", "persistentVolumeClaim": {"claimName": plan.target}})];
-    if let Some(source) = &plan.source {
-        places.insert(0, place("source", SOURCE, true));
-        // readOnly on the mount, not on the claim: an attachment as read-only would be another one than the workload's.
-        volumes.insert(0, json!({"name": "source", "persistentVolumeClaim": {"claimName": source}}));
+    let (mut places, mut volumes) = (Vec::new(), Vec::new());
+    // readOnly on the mount, not on the claim: an attachment as read-only would be another one than the workload's.
+    for (name, path, claim, reads_only) in
+        [("source", SOURCE, &plan.source, true), ("target", TARGET, &plan.target, reads_only)]
+    {
+        let Some(claim) = claim else { continue };
+        places.push(place(name, path, reads_only));
+        volumes.push(json!({"name": name, "persistentVolumeClaim": {"claimName": claim}}));
     }
     let mut spec = json!({
         "restartPolicy": "Never",
@@ -373,7 +380,7 @@ mod tests {
             },
             image: "docker.io/pvmigrate/agent:0.1.0".into(),
             source: Some("data".into()),
-            target: "data-pvmigrate-1".into(),
+            target: Some("data-pvmigrate-1".into()),
             is_block: false,
             node: Some("node2".into()),
             like: json!({
@@ -436,6 +443,7 @@ mod tests {
         let verify = |workers| Task::Verify { last: true, what: all(), totals: None, workers, waive };
         for (task, wanted) in [
             (Task::Reserve, None),
+            (Task::Sync, None),
             (copy(None, None), Some(copy(None, Some(1)))),
             (copy(None, Some(8)), Some(copy(None, Some(1)))),
             (copy(None, Some(1)), None),
@@ -455,6 +463,15 @@ mod tests {
         insta::assert_yaml_snapshot!("verify_pod", pod);
         let mounts = pod["spec"]["containers"][0]["volumeMounts"].as_array().unwrap();
         assert!(mounts.iter().all(|mount| mount["readOnly"] == true));
+    }
+
+    #[test]
+    fn the_sync_pod_has_nothing_but_the_source_and_only_reads_it() {
+        let pod = render(&PodPlan { task: Task::Sync, target: None, ..plan() });
+        let container = &pod["spec"]["containers"][0];
+        assert_eq!(container["args"], json!(["agent", "sync", SOURCE]));
+        assert_eq!(container["volumeMounts"], json!([{"name": "source", "mountPath": SOURCE, "readOnly": true}]));
+        assert_eq!(pod["spec"]["volumes"], json!([{"name": "source", "persistentVolumeClaim": {"claimName": "data"}}]));
     }
 
     #[test]

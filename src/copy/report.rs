@@ -22,6 +22,7 @@ pub enum Line {
     Progress(Progress),
     CopyReport(CopyReport),
     VerifyReport(VerifyReport),
+    SyncReport(SyncReport),
     /// A line of a newer agent.
     #[serde(other)]
     Unknown,
@@ -188,6 +189,24 @@ impl CopyReport {
     }
 }
 
+/// The outcome of a flush.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SyncReport {
+    /// True if what had been stored when it began is on the disk.
+    pub ok: bool,
+    /// What happened, as a sentence for people: lower case, no full stop.
+    pub meaning: String,
+    /// Why it failed.
+    #[serde(default)]
+    pub kind: Option<FailKind>,
+    #[serde(default)]
+    pub retryable: bool,
+    /// When it began: RFC 3339, UTC, nanoseconds; the agent's clock. To a pass over a clone that is made later this is its
+    /// `--since` and `--since-end`.
+    pub started_at: String,
+    pub seconds: f64,
+}
+
 /// One thing that is not equal on both sides.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Difference {
@@ -275,6 +294,7 @@ impl Line {
                 (!report.ok || report.is_clean()) && proof.is_none_or(|proof| report.ok && proof.is_consistent())
             }
             Line::VerifyReport(report) => report.is_consistent(),
+            Line::SyncReport(report) => !report.ok || (report.kind.is_none() && !report.retryable),
             Line::Progress(_) | Line::Unknown => true,
         }
     }
@@ -303,6 +323,7 @@ impl Line {
                 report.messages.pop().is_some() || proof.is_some_and(VerifyReport::shrink) || halve(&mut report.meaning)
             }
             Line::VerifyReport(report) => report.shrink(),
+            Line::SyncReport(report) => halve(&mut report.meaning),
             Line::Progress(_) | Line::Unknown => false,
         }
     }

@@ -44,6 +44,18 @@ enum End {
     },
 }
 
+/// What a pod's start waits for.
+pub struct Start<'a> {
+    pub within: Duration,
+    /// Why it can never come.
+    pub hopeless: &'a (dyn Fn() -> Option<Problem> + Send + Sync),
+}
+
+impl Start<'static> {
+    /// Nodes, attachments and images.
+    pub const USUAL: Start<'static> = Start { within: START, hopeless: &|| None };
+}
+
 /// Runs a pod to its end and returns its report, good or bad. One that died is followed by another, as `end` has it.
 ///
 /// # Errors
@@ -54,6 +66,21 @@ pub async fn run(
     plan: &PodPlan,
     who: &str,
     voice: &Arc<dyn Voice>,
+) -> Result<Ended, Problem> {
+    run_from(door, id, plan, who, voice, &Start::USUAL).await
+}
+
+/// The same for a pod whose start waits for something else, too.
+///
+/// # Errors
+/// As `run`, and what is hopeless.
+pub async fn run_from(
+    door: &Door,
+    id: &StepId,
+    plan: &PodPlan,
+    who: &str,
+    voice: &Arc<dyn Voice>,
+    start: &Start<'_>,
 ) -> Result<Ended, Problem> {
     let word = plan.task.word();
     let beat = door.journal.recorded(id).and_then(|step| step.beat).unwrap_or(Json::Null);
@@ -81,7 +108,7 @@ pub async fn run(
         let ended = if is_told {
             End::Report(beat["report"].clone(), beat["node"].as_str().unwrap_or_default().to_owned())
         } else {
-            match follow(door, &plan, &made, who, voice).await {
+            match follow(door, &plan, &made, who, voice, start).await {
                 Ok(ended) => ended,
                 Err(problem) => {
                     // A pod that came to nothing must not hold its claims; what is merely unknown is left for resume.
@@ -158,7 +185,7 @@ fn is_passing(report: &Json) -> bool {
 }
 
 fn pod_name(plan: &PodPlan, id: &StepId, attempt: usize) -> String {
-    let base = plan.source.as_ref().unwrap_or(&plan.target);
+    let base = plan.source.as_ref().or(plan.target.as_ref()).map_or("", String::as_str);
     names::short_name(&format!("pvmigrate-{}-{base}", plan.task.word()), &format!("{}/{id}/{attempt}", plan.run), 63)
 }
 
@@ -233,10 +260,17 @@ pub async fn our_pods_are_gone(door: &Door, claim: &crate::words::PvcRef) -> Res
 }
 
 /// Waits for the end of a pod, passing on what it says meanwhile.
-async fn follow(door: &Door, plan: &PodPlan, made: &Json, who: &str, voice: &Arc<dyn Voice>) -> Result<End, Problem> {
+async fn follow(
+    door: &Door,
+    plan: &PodPlan,
+    made: &Json,
+    who: &str,
+    voice: &Arc<dyn Voice>,
+    start: &Start<'_>,
+) -> Result<End, Problem> {
     let (pod_uid, pod_name) = (uid(made), format!("`{}/{}`", plan.namespace, plan.name));
     let one = One { resource: known("Pod"), namespace: &plan.namespace, name: &plan.name, seen: Some(made) };
-    let start_by = Clock.deadline(START);
+    let start_by = Clock.deadline(start.within);
     let (mut listener, mut silent, mut stuck_by) = (None, None, None);
     // What was told of it before it went: who took it away.
     let mut told = Json::Null;
@@ -266,8 +300,14 @@ async fn follow(door: &Door, plan: &PodPlan, made: &Json, who: &str, voice: &Arc
                     {
                         return Seen::Hopeless(cannot_start(&pod_name, &why));
                     }
-                    None if start_by.passed() => return Seen::Hopeless(not_started(&pod_name, &pending(pod))),
-                    _ => {}
+                    None if start_by.passed() => {
+                        return Seen::Hopeless(not_started(&pod_name, start.within, &pending(pod)));
+                    }
+                    _ => {
+                        if let Some(problem) = (start.hopeless)() {
+                            return Seen::Hopeless(problem);
+                        }
+                    }
                 },
             }
             Seen::NotYet(pending(pod))
@@ -297,8 +337,8 @@ fn cannot_start(pod: &str, why: &str) -> Problem {
         .hint("name an image that the nodes can pull: --image")
 }
 
-fn not_started(pod: &str, why: &str) -> Problem {
-    Problem::new(Kind::Timeout, format!("gave up waiting until pod {pod} runs after {} s: {why}", START.as_secs()))
+fn not_started(pod: &str, after: Duration, why: &str) -> Problem {
+    Problem::new(Kind::Timeout, format!("gave up waiting until pod {pod} runs after {} s: {why}", after.as_secs()))
         .retryable()
 }
 
@@ -333,12 +373,13 @@ fn verdict(pod: &Json, plan: &PodPlan) -> End {
     let node = text(pod, "/spec/nodeName").to_owned();
     let ended = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
     let exit = ended["exitCode"].as_i64();
-    if plan.source.is_none() && exit == Some(0) {
+    if plan.task == Task::Reserve && exit == Some(0) {
         return End::Report(Json::Null, node);
     }
     let report = match (Line::parse(text(ended, "/message").lines().last().unwrap_or_default()), &plan.task) {
         (Some(Line::CopyReport(report)), Task::Copy { .. }) => Some(json!(report)),
         (Some(Line::VerifyReport(report)), Task::Verify { .. }) => Some(json!(report)),
+        (Some(Line::SyncReport(report)), Task::Sync) => Some(json!(report)),
         _ => None,
     };
     match (report, end::reason(pod)) {
@@ -406,6 +447,7 @@ const USAGE: i64 = 2;
 fn phases(plan: &PodPlan) -> Vec<&'static str> {
     let (first, proof) = match &plan.task {
         Task::Reserve => ("reserve", &None),
+        Task::Sync => ("sync", &None),
         Task::Copy { last: true, proof, .. } => ("final pass", proof),
         Task::Copy { proof, .. } => ("hot pass", proof),
         Task::Verify { .. } => (VERIFY, &None),
@@ -468,6 +510,16 @@ pub fn copy_problem(report: &Json, who: &str) -> Problem {
             .hint("see whether the volume is what it should be: one that is not mounted looks empty")
             .hint("if it is meant to be empty, begin with an empty target: a unit that is begun anew does"),
         _ => problem,
+    }
+}
+
+/// A flush that failed.
+pub fn sync_problem(report: &Json, who: &str) -> Problem {
+    let meaning = names::plain(report["meaning"].as_str().unwrap_or("no reason given"));
+    let problem = Problem::new(Kind::Copy, format!("writing {who} to its disk failed: {meaning}"));
+    match report["hint"].as_str().filter(|hint| !hint.is_empty()) {
+        Some(hint) => problem.hint(hint),
+        None => problem,
     }
 }
 
@@ -561,7 +613,7 @@ mod tests {
             task: Task::plain_copy(),
             image: "i".into(),
             source: Some("data".into()),
-            target: "t".into(),
+            target: Some("t".into()),
             is_block: false,
             node: None,
             like: Json::Null,
@@ -617,7 +669,7 @@ mod tests {
         ] {
             assert_eq!(said(&pod), wanted, "{name}");
         }
-        let reserve = PodPlan { source: None, ..plan() };
+        let reserve = PodPlan { source: None, task: Task::Reserve, ..plan() };
         assert!(matches!(verdict(&ended(0, "Completed", ""), &reserve), End::Report(Json::Null, _)));
     }
 

@@ -171,7 +171,10 @@ fn view(state: &State, beginning: &Beginning, key: &Key, object: &Json) -> Optio
     }
     view.insert("labels".into(), meta["labels"].clone());
     view.insert("annotations".into(), annotations);
-    view.insert("finalizers".into(), meta["finalizers"].clone());
+    // Who was cloned once is held for the moment when it is deleted: it is as it was.
+    let kept = |one: &&Json| **one != "provisioner.storage.kubernetes.io/cloning-protection";
+    let finalizers = meta["finalizers"].as_array();
+    view.insert("finalizers".into(), finalizers.map(|all| all.iter().filter(kept).cloned().collect::<Vec<_>>()).into());
     view.insert("owners".into(), owners(state, object));
     view.insert("original".into(), beginning.is_first(object).into());
     if !meta["deletionTimestamp"].is_null() {

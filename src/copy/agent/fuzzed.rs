@@ -9,7 +9,7 @@ use super::tree::{Names, join, merge, shown, split};
 use super::trust::Trust;
 use super::{SLACK_S, stamp};
 use crate::copy::report::{FailKind, Line, MESSAGES_MAX, Pass, TERMINATION_MESSAGE_BYTES};
-use crate::copy::run::{copy_problem, verify_problem};
+use crate::copy::run::{copy_problem, sync_problem, verify_problem};
 use jiff::Timestamp;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -73,6 +73,7 @@ pub(super) fn is_good(line: Option<&Line>) -> bool {
     match line {
         Some(Line::CopyReport(report)) => report.ok,
         Some(Line::VerifyReport(report)) => report.ok,
+        Some(Line::SyncReport(report)) => report.ok,
         Some(Line::Progress(_) | Line::Unknown) | None => false,
     }
 }
@@ -87,6 +88,7 @@ fn verdict(line: &Line) -> (bool, Option<FailKind>, Option<bool>, u64, String) {
         Line::VerifyReport(r) => {
             (r.ok, r.kind, None, r.differences_total, format!("{} {}", r.source_digest, r.target_digest))
         }
+        Line::SyncReport(r) => (r.ok, r.kind, Some(r.retryable), 0, r.started_at.clone()),
         Line::Progress(_) | Line::Unknown => (false, None, None, 0, String::new()),
     }
 }
@@ -115,6 +117,7 @@ pub(super) fn is_told(line: &Line) {
             drop(verify_problem(&json!(report.proof), "shop/data"));
         }
         Line::VerifyReport(report) => drop(verify_problem(&json!(report), "shop/data")),
+        Line::SyncReport(report) => drop(sync_problem(&json!(report), "shop/data")),
         Line::Progress(_) | Line::Unknown => {}
     }
 }

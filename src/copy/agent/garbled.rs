@@ -10,7 +10,8 @@ use super::fuzzed::{
 use super::rsync::{Complaints, Stats, Transfer, parse_progress};
 use super::stamp;
 use crate::copy::report::{
-    CopyReport, DIFFERENCES_MAX, Difference, FailKind, Line, MESSAGES_MAX, Mode, Pass, Phase, Progress, VerifyReport,
+    CopyReport, DIFFERENCES_MAX, Difference, FailKind, Line, MESSAGES_MAX, Mode, Pass, Phase, Progress, SyncReport,
+    VerifyReport,
 };
 use crate::copy::waive::{Kind, Waived};
 use jiff::Timestamp;
@@ -152,6 +153,19 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn sync_report()(
+        (ok, retryable) in any::<(bool, bool)>(),
+        (meaning, kind) in (any::<String>(), kind()),
+        (began, eighths) in (time(), any::<u32>()),
+    ) -> SyncReport {
+        SyncReport {
+            ok, meaning, kind: Some(kind).filter(|_| !ok), retryable: retryable && !ok,
+            started_at: stamp(began), seconds: f64::from(eighths) / 8.0,
+        }
+    }
+}
+
+prop_compose! {
     fn progress()(
         phase in select(vec![Phase::Sync, Phase::Scan, Phase::Reread, Phase::Copy, Phase::Verify]),
         pass in select(vec![None, Some(Pass::Hot), Some(Pass::Final)]),
@@ -166,6 +180,7 @@ fn line() -> impl Strategy<Value = Line> {
     prop_oneof![
         copy_report().prop_map(Line::CopyReport),
         verify_report().prop_map(Line::VerifyReport),
+        sync_report().prop_map(Line::SyncReport),
         progress().prop_map(Line::Progress),
     ]
 }

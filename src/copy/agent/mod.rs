@@ -12,6 +12,7 @@ mod crew;
 mod entry;
 pub mod exercise;
 mod file_system;
+pub mod flush;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzed;
 #[cfg(test)]

@@ -77,6 +77,31 @@ report.ok && report.files_copied > 0"#,
         run: |step, args| Box::pin(run_copy_pod(step, args)),
     },
     Primitive {
+        name: "sync_pvc",
+        params: &[param("pvc", Type::Object("PersistentVolumeClaim"))],
+        options: &[
+            option("node", Type::Text, "where to run; where the claim is used if absent"),
+            option("workload", Type::AnyObject, "whose pods say where they may run"),
+            option("image", Type::Text, "the agent's image"),
+            option("pod_patch", Type::Map, "merged over the pod"),
+            option("run_as", Type::Int, "a user instead of root"),
+        ],
+        returns: "map",
+        doc: "Writes what a node has of a claim in its memory to the claim's disk, with a pod that mounts it read-only. Returns the report: \
+              `started_at` (to a pass over a clone that is made afterwards that is `since` and `since_end`), `seconds` and `node`.",
+        example: r#"let image = "registry.example/pvmigrate/agent:0.1.0";
+sync_pvc(get_pvc("shop", "data"), #{ image: image }).started_at != """#,
+        effect: Effect::Write,
+        rights: &[
+            ("create delete get list watch", "", "pods"),
+            ("get", "", "pods/log"),
+            ("get", "", "nodes"),
+            ("get", "", "persistentvolumes"),
+            ("list", "", "events"),
+        ],
+        run: |step, args| Box::pin(sync_pvc(step, args)),
+    },
+    Primitive {
         name: "verify_copy",
         params: &[
             param("source", Type::Object("PersistentVolumeClaim")),
@@ -260,7 +285,7 @@ fn how(args: &Args) -> Result<How, Problem> {
     Ok(How { engine, workers, bandwidth: args.option_size("bandwidth"), waive: waive(args)? })
 }
 
-/// The pod, on no node yet.
+/// The pod that copies or compares two claims, on no node yet.
 fn pod_plan(step: &Step, args: &Args, task: Task) -> Result<PodPlan, Problem> {
     let (source, target) = (Pvc(args.json(0)), Pvc(args.json(1)));
     if source.namespace() != target.namespace() {
@@ -269,12 +294,25 @@ fn pod_plan(step: &Step, args: &Args, task: Task) -> Result<PodPlan, Problem> {
     if source.uid() == target.uid() {
         return Err(Problem::usage("source and target are the same claim"));
     }
-    if let Some(claim) = [source, target].into_iter().find(|claim| claim.volume().is_empty()) {
-        return Err(Problem::refused(format!("claim `{}` has no volume", claim.reference())));
+    if target.volume().is_empty() {
+        return Err(no_volume(target));
     }
     if source.is_block() != target.is_block() {
         let modes = [source, target].map(|claim| if claim.is_block() { "Block" } else { "Filesystem" });
         return Err(Problem::usage(format!("a volume of mode {} is not copied to one of mode {}", modes[0], modes[1])));
+    }
+    Ok(PodPlan { target: Some(target.name().to_owned()), ..source_plan(step, args, task)? })
+}
+
+fn no_volume(claim: Pvc<'_>) -> Problem {
+    Problem::refused(format!("claim `{}` has no volume", claim.reference()))
+}
+
+/// The pod that has the first claim only.
+fn source_plan(step: &Step, args: &Args, task: Task) -> Result<PodPlan, Problem> {
+    let source = Pvc(args.json(0));
+    if source.volume().is_empty() {
+        return Err(no_volume(source));
     }
     let patch = args.option("pod_patch").cloned().unwrap_or(Json::Null);
     check_patch(&patch)?;
@@ -285,13 +323,27 @@ fn pod_plan(step: &Step, args: &Args, task: Task) -> Result<PodPlan, Problem> {
         task,
         image: image(args),
         source: Some(source.name().to_owned()),
-        target: target.name().to_owned(),
+        target: None,
         is_block: source.is_block(),
         node: None,
         like: template_spec(args.option("workload").unwrap_or(&Json::Null)),
         run_as: args.option_int("run_as"),
         patch,
     })
+}
+
+async fn sync_pvc(step: Step, args: Args) -> Result<Json, Problem> {
+    let source = Pvc(args.json(0));
+    let name = source.reference();
+    let mut plan = source_plan(&step, &args, Task::Sync)?;
+    plan.node = place(&step, &name, source, args.option_text("node")).await?;
+    let ended = run::run(&step.session.door, &step.id, &plan, &name.to_string(), &step.session.voice).await?;
+    let mut report = ended.report;
+    if report["ok"] != json!(true) {
+        return Err(run::sync_problem(&report, &format!("`{name}`")));
+    }
+    report["node"] = json!(ended.node);
+    Ok(report)
 }
 
 async fn run_copy_pod(step: Step, args: Args) -> Result<Json, Problem> {

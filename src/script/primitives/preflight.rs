@@ -203,7 +203,7 @@ async fn try_dry(step: &Step, args: &Args, unit: &Unit, patch: &Json) -> Result<
             task: Task::plain_copy(),
             image: super::copy::image(args),
             source: Some(like.name().to_owned()),
-            target: temporary.name.clone(),
+            target: Some(temporary.name.clone()),
             is_block: like.is_block(),
             node: None,
             like: Json::Null,

@@ -2,18 +2,23 @@
 
 use super::pv::deadline;
 use super::{Args, Effect, Param, Primitive, Right, Type, option, param};
+use crate::cluster::clone;
 use crate::cluster::pv::Pv;
 use crate::cluster::pvc::{self, Pvc, Shape};
 use crate::cluster::units;
 use crate::cluster::wait::{One, Seen, sleep};
 use crate::cluster::{Fact, known, text, uid};
 use crate::copy::pod::{PodPlan, Task};
+use crate::copy::run;
 use crate::journal::{Class, Write};
 use crate::script::enter::Step;
+use crate::words::clock::{Clock, Deadline};
 use crate::words::{Json, Kind, Problem, PvcRef};
 use serde_json::json;
 use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio_util::task::AbortOnDropHandle;
 
 const LIST_OPTIONS: &[Param] = &[
     option("namespace", Type::Text, "only claims of this namespace"),
@@ -94,6 +99,18 @@ pub const TABLE: &[Primitive] = &[
         run: |step, args| Box::pin(group(step, args)),
     },
     Primitive {
+        name: "check_clone",
+        params: &[param("pvc", Type::Object("PersistentVolumeClaim")), param("class", Type::Text)],
+        options: &[option("size", Type::Size, "the size that is wanted")],
+        returns: "array",
+        doc: "Returns what speaks against a volume of the class that is made as a clone of the claim's; nothing if its driver might make \
+              one. Whether it can is seen only when it is asked to.",
+        example: "check_clone(get_pvc(\"shop\", \"data\"), \"fast\") == []",
+        effect: Effect::Read,
+        rights: &[("get", "", "persistentvolumes"), ("get", "storage.k8s.io", "storageclasses")],
+        run: |step, args| Box::pin(check_clone(step, args)),
+    },
+    Primitive {
         name: "create_pvc",
         params: &[param("like", Type::Object("PersistentVolumeClaim"))],
         options: &[
@@ -108,11 +125,13 @@ pub const TABLE: &[Primitive] = &[
             option("workload", Type::AnyObject, "whose pods say where they may run"),
             option("image", Type::Text, "the agent's image, for a reservation"),
             option("pod_patch", Type::Map, "merged over the reservation pod"),
-            option("timeout_s", Type::Int, "until it is Bound: 300"),
+            option("clone", Type::Bool, "its driver makes the volume as a clone of the original's"),
+            option("timeout_s", Type::Int, "until it is Bound: 300, of a clone 3600"),
         ],
         returns: "PersistentVolumeClaim",
         doc: "Makes the temporary claim of a move and waits until its volume is provisioned, with a reservation pod where the class \
-              waits for a first consumer. It carries no data source, selector or volume name.",
+              waits for a first consumer. It carries no selector, no volume name, and no data source but the original as that of a \
+              `clone`.\nThrows `Copy` if no clone was made, and leaves nothing behind then.",
         example: r#"let target = create_pvc(get_pvc("shop", "data"), #{ class: "fast", image: "registry.example/pvmigrate/agent:0.1.0" });
 delete_pvc(target);
 target.phase == "Bound" && target.class == "fast""#,
@@ -189,6 +208,14 @@ async fn group(step: Step, args: Args) -> Result<Json, Problem> {
     Ok(json!(units::units(&claims, &all)))
 }
 
+async fn check_clone(step: Step, args: Args) -> Result<Json, Problem> {
+    let claim = Pvc(args.json(0));
+    let shape = Shape { size: args.option_size("size"), ..Shape::default() };
+    let volume = step.get("PersistentVolume", "", claim.volume()).await?;
+    let class = step.get("StorageClass", "", crate::words::names::object_name(args.text(1))?).await?;
+    Ok(json!(clone::obstacles(claim, Pv(&volume), &class, &shape)))
+}
+
 async fn create_pvc(step: Step, args: Args) -> Result<Json, Problem> {
     let like = args.json(0);
     let name = Pvc(like).reference();
@@ -201,15 +228,23 @@ async fn create_pvc(step: Step, args: Args) -> Result<Json, Problem> {
         size: args.option_size("size"),
         modes: args.option_list("access_modes"),
     };
+    let is_clone = args.option_bool("clone");
     let class = step.get("StorageClass", "", &shape.class).await?;
-    let plan = pvc::plan_temporary(step.run(), Pvc(like), text(&volume, "/spec/capacity/storage"), &shape);
+    let plan = if is_clone { pvc::plan_clone } else { pvc::plan_temporary };
+    let plan = plan(step.run(), Pvc(like), text(&volume, "/spec/capacity/storage"), &shape);
     let temporary = PvcRef::new(&plan.namespace, &plan.name);
+    // An earlier process had seen that there will be no clone.
+    let beat = step.session.door.journal.recorded(&step.id).and_then(|step| step.beat).unwrap_or(Json::Null);
+    if let Some(why) = beat[NO_CLONE].as_str() {
+        return Err(no_clone(&step, &args, &temporary, why).await);
+    }
     // The one that an earlier attempt of this run left.
     let known_uid = step.session.door.ledger.books().temporary.get(&temporary).map(|(uid, ..)| uid.clone());
     let left = match known_uid {
         Some(known_uid) if !step.is_done("create") => {
             let found = step.find("PersistentVolumeClaim", &temporary.namespace, &temporary.name).await?;
-            found.filter(|claim| uid(claim) == known_uid && !Pvc(claim).is_going())
+            let asks_for_it = |claim: &Json| claim["spec"]["dataSource"].is_null() != is_clone;
+            found.filter(|claim| uid(claim) == known_uid && !Pvc(claim).is_going() && asks_for_it(claim))
         }
         _ => None,
     };
@@ -223,11 +258,27 @@ async fn create_pvc(step: Step, args: Args) -> Result<Json, Problem> {
         like: name.clone(),
         like_uid: uid(like).to_owned(),
     })?;
+    let limit = deadline(&args, if is_clone { 3600 } else { 300 });
+    let refused = Refused::default();
+    let ear = is_clone.then(|| refused.listen(&step, &temporary, uid(&made)));
+    // Why no clone is waited for any longer.
+    let in_vain = || {
+        let too_long = || limit.passed().then(|| format!("nothing was made within {} s", limit.timeout.as_secs()));
+        refused.why().or_else(too_long).filter(|_| is_clone)
+    };
+    let hopeless = || in_vain().map(|why| Problem::new(Kind::Copy, why));
     if text(&class, "/volumeBindingMode") == "WaitForFirstConsumer" {
         let now = step.get("PersistentVolumeClaim", &temporary.namespace, &temporary.name).await?;
+        let start =
+            if is_clone { run::Start { within: limit.timeout * 2, hopeless: &hopeless } } else { run::Start::USUAL };
         if !Pvc(&now).is_bound()
-            && let Err(problem) = reserve(&step, &args, like, &temporary, &name).await
+            && let Err(problem) = reserve(&step, &args, like, &temporary, &name, &start).await
         {
+            if problem.kind == Kind::Copy
+                && let Some(why) = in_vain()
+            {
+                return Err(no_clone(&step, &args, &temporary, &why).await);
+            }
             // It is empty and of no use: nothing of ours is left behind.
             if problem.kind == Kind::Copy
                 && let Err(other) = step.write("put-away", pvc::plan_delete(Pvc(&now), Class::Own)).await
@@ -246,21 +297,89 @@ async fn create_pvc(step: Step, args: Args) -> Result<Json, Problem> {
     let what = format!("the target claim `{temporary}` is bound");
     let bound = step
         .cluster()
-        .wait_for(&one, deadline(&args, 300), &step.session.door.cancel, &what, |claim| match claim {
+        .wait_for(&one, limit, &step.session.door.cancel, &what, |claim| match claim {
             Some(claim) if Pvc(claim).is_bound() => Seen::Done(claim.clone()),
-            Some(claim) => Seen::NotYet(format!("it is {}", Pvc(claim).phase())),
+            Some(claim) => match hopeless() {
+                Some(problem) => Seen::Hopeless(problem),
+                None => Seen::NotYet(format!("it is {}", Pvc(claim).phase())),
+            },
             None => Seen::Hopeless(Problem::new(
                 Kind::Conflict,
                 format!("the target claim `{temporary}` was deleted by somebody else"),
             )),
         })
         .await;
+    drop(ear);
     match bound {
         Ok(bound) => Ok(bound),
+        Err(problem)
+            if matches!(problem.kind, Kind::Copy | Kind::Timeout)
+                && let Some(why) = in_vain() =>
+        {
+            Err(no_clone(&step, &args, &temporary, &why).await)
+        }
         Err(problem) if problem.kind == Kind::Timeout => Err(why_unbound(&step, &temporary, problem).await),
         Err(problem) => Err(problem),
     }
 }
+
+/// What the journal calls it.
+const NO_CLONE: &str = "no_clone";
+
+/// Puts the claim away that waits for a clone in vain, so that another can have its name; returns what to tell of it.
+async fn no_clone(step: &Step, args: &Args, temporary: &PvcRef, why: &str) -> Problem {
+    let put_away = async {
+        let known_uid = step.session.door.ledger.books().temporary.get(temporary).map(|(uid, ..)| uid.clone());
+        step.session.door.journal.beat(&step.id, "create_pvc", json!({NO_CLONE: why}))?;
+        let found = step.find("PersistentVolumeClaim", &temporary.namespace, &temporary.name).await?;
+        if let Some(claim) = found.filter(|claim| Some(uid(claim)) == known_uid.as_deref()) {
+            step.write("put-away", pvc::plan_delete(Pvc(&claim), Class::Own)).await?;
+            wait_gone(step, Pvc(&claim), deadline(args, 300)).await?;
+        }
+        Ok::<(), Problem>(())
+    };
+    match put_away.await {
+        Ok(()) => Problem::new(Kind::Copy, format!("no clone of `{}` was made: {why}", Pvc(args.json(0)).reference()))
+            .hint("copy it whole: --engine native"),
+        Err(problem) => problem,
+    }
+}
+
+/// What a provisioner refuses while somebody waits for it.
+#[derive(Clone, Default)]
+struct Refused(Arc<Mutex<Option<String>>>);
+
+impl Refused {
+    fn why(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Hears it from the claim's events, until the result is dropped. It may be wrong once: what it says for a while counts.
+    fn listen(&self, step: &Step, claim: &PvcRef, uid: &str) -> AbortOnDropHandle<()> {
+        let (door, said) = (step.session.door.clone(), self.clone());
+        let (claim, uid) = (claim.clone(), uid.to_owned());
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let selector = format!("involvedObject.name={}", claim.name);
+            let mut since = None;
+            while sleep(LISTENED, &door.cancel).await.is_ok() {
+                let query = [("fieldSelector", selector.as_str())];
+                let Ok((events, _)) = door.cluster.list(&known("Event"), &claim.namespace, &query).await else {
+                    continue;
+                };
+                let why = clone::refusal(&events, &uid);
+                if why.is_none() {
+                    since = None;
+                } else if since.get_or_insert_with(|| Clock.deadline(INSISTED)).passed() {
+                    *said.0.lock().unwrap_or_else(PoisonError::into_inner) = why;
+                }
+            }
+        }))
+    }
+}
+
+/// How often a provisioner's events are read, and for how long it must refuse.
+const LISTENED: Duration = Duration::from_secs(1);
+const INSISTED: Duration = Duration::from_secs(5);
 
 /// Creates a claim, and waits for room if a quota is full: the server counts a claim that is gone for a moment longer, and
 /// the targets of other units go sooner or later.
@@ -295,7 +414,14 @@ fn is_full(problem: &Problem) -> bool {
 }
 
 /// A pod that mounts the target where its workload runs, so that the class provisions it there.
-async fn reserve(step: &Step, args: &Args, like: &Json, temporary: &PvcRef, name: &PvcRef) -> Result<(), Problem> {
+async fn reserve(
+    step: &Step,
+    args: &Args,
+    like: &Json,
+    temporary: &PvcRef,
+    name: &PvcRef,
+    start: &run::Start<'_>,
+) -> Result<(), Problem> {
     let workload = args.option("workload").cloned().unwrap_or(Json::Null);
     let source = Pvc(like).reference();
     let node = super::copy::place(step, &source, Pvc(like), args.option_text("node")).await?;
@@ -306,7 +432,7 @@ async fn reserve(step: &Step, args: &Args, like: &Json, temporary: &PvcRef, name
         task: Task::Reserve,
         image: super::copy::image(args),
         source: None,
-        target: temporary.name.clone(),
+        target: Some(temporary.name.clone()),
         is_block: Pvc(like).is_block(),
         node,
         like: super::copy::template_spec(&workload),
@@ -315,9 +441,9 @@ async fn reserve(step: &Step, args: &Args, like: &Json, temporary: &PvcRef, name
     };
     crate::copy::pod::check_patch(&plan.patch)?;
     let door = &step.session.door;
-    let ended = crate::copy::run::run(door, &step.id, &plan, &name.to_string(), &step.session.voice).await?;
+    let ended = run::run_from(door, &step.id, &plan, &name.to_string(), &step.session.voice, start).await?;
     if ended.report["ok"] == json!(false) {
-        return Err(crate::copy::run::copy_problem(&ended.report, &format!("`{name}`")));
+        return Err(run::copy_problem(&ended.report, &format!("`{name}`")));
     }
     Ok(())
 }
@@ -342,19 +468,22 @@ async fn why_unbound(step: &Step, claim: &PvcRef, mut problem: Problem) -> Probl
 async fn delete_pvc(step: Step, args: Args) -> Result<Json, Problem> {
     let given = Pvc(args.json(0));
     let name = given.reference();
-    step.guarding(crate::copy::run::our_pods_are_gone(&step.session.door, &name)).await?;
+    step.guarding(run::our_pods_are_gone(&step.session.door, &name)).await?;
     step.write("delete", pvc::plan_delete(given, Class::Reversible)).await?;
+    wait_gone(&step, given, deadline(&args, 300)).await?;
+    Ok(Json::Null)
+}
+
+async fn wait_gone(step: &Step, given: Pvc<'_>, limit: Deadline) -> Result<(), Problem> {
+    let name = given.reference();
     let one =
         One { resource: known("PersistentVolumeClaim"), namespace: &name.namespace, name: &name.name, seen: None };
     step.cluster()
-        .wait_for(&one, deadline(&args, 300), &step.session.door.cancel, &format!("claim `{name}` is gone"), |claim| {
-            match claim {
-                Some(claim) if uid(claim) == given.uid() => Seen::NotYet("a pod holds it".into()),
-                _ => Seen::Done(()),
-            }
+        .wait_for(&one, limit, &step.session.door.cancel, &format!("claim `{name}` is gone"), |claim| match claim {
+            Some(claim) if uid(claim) == given.uid() => Seen::NotYet("a pod holds it".into()),
+            _ => Seen::Done(()),
         })
-        .await?;
-    Ok(Json::Null)
+        .await
 }
 
 /// The volume that a claim stands on.

@@ -4,6 +4,7 @@
 //! The lab, the journal's place and the script run in this process, so that the instant of death is exact; one twin kills
 //! the real process. A failure prints the one line that repeats it.
 
+mod clone;
 pub mod oracle;
 mod part;
 mod relabel;

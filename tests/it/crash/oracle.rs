@@ -342,7 +342,7 @@ impl Oracle {
                     key.to_string(),
                     json!({
                         "labels": claim["metadata"]["labels"], "annotations": claim["metadata"]["annotations"],
-                        "finalizers": claim["metadata"]["finalizers"], "spec": spec, "phase": claim["status"]["phase"],
+                        "finalizers": lasting(&claim["metadata"]["finalizers"]), "spec": spec, "phase": claim["status"]["phase"],
                         "original": claim["metadata"]["uid"] == self.claim_uid[..],
                         "volume": volume.map(|pv| pv["spec"]["storageClassName"].clone()),
                     }),
@@ -444,4 +444,10 @@ fn came_to_a_node(commit: &Commit, claim: &str) -> bool {
     commit.key.kind == "Pod"
         && !commit.before.as_ref().is_some_and(|pod| has_node(pod))
         && commit.after.as_ref().is_some_and(|pod| has_node(pod) && claims_of(&pod["spec"]).any(|named| named == claim))
+}
+
+/// The finalizers of a claim but for that of whom its driver has cloned, which goes when the claim does.
+fn lasting(finalizers: &Value) -> Vec<&Value> {
+    let stays = |one: &&Value| **one != "provisioner.storage.kubernetes.io/cloning-protection";
+    finalizers.as_array().into_iter().flatten().filter(stays).collect()
 }

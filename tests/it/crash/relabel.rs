@@ -11,14 +11,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// The writes of an undisturbed run, and its end.
-fn reference(shop: &'static Shop) -> (Vec<String>, End) {
+pub(super) fn reference(shop: &'static Shop) -> (Vec<String>, End) {
     let (trial, doom) = (Trial::of(shop), Doom::none());
     trial.run(&doom, false).unwrap();
     trial.check_always();
     (lines(&doom), trial.end())
 }
 
-fn same(end: &End, trial: &Trial) -> Result<(), String> {
+pub(super) fn same(end: &End, trial: &Trial) -> Result<(), String> {
     trial.check_always();
     let litter = trial.litter();
     let differences = end.differences(&trial.end());
@@ -26,7 +26,13 @@ fn same(end: &End, trial: &Trial) -> Result<(), String> {
 }
 
 /// Cut off at a write and gone on with.
-fn resumed(shop: &'static Shop, point: usize, how: How, effects: &[String], end: &End) -> Result<(), String> {
+pub(super) fn resumed(
+    shop: &'static Shop,
+    point: usize,
+    how: How,
+    effects: &[String],
+    end: &End,
+) -> Result<(), String> {
     let (trial, doom) = (Trial::of(shop), Doom::at(point, how));
     let first = trial.run(&doom, false);
     if !doom.has_fired() || first.is_ok() == how.kills() {

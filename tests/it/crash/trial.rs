@@ -57,6 +57,10 @@ pub const LARGE: Shop = Shop { has_much: true, ..ACKED };
 /// The same two where the volume stays, and only its class is another.
 pub const STAYS: Shop = Shop { engine: "relabel", ..ACKED };
 pub const TWO_STAY: Shop = Shop { yaml: include_str!("../../scenarios/crash-two.yaml"), ..STAYS };
+/// The same whose volume is cloned by its driver, and where that makes no clones.
+pub const CLONED: Shop = Shop { yaml: include_str!("../../scenarios/crash-clone.yaml"), engine: "clone", ..ACKED };
+pub const NOT_CLONED: Shop =
+    Shop { yaml: include_str!("../../scenarios/crash-no-clone.yaml"), engine: "auto", ..ACKED };
 pub const DB_STAYS: Shop = Shop { engine: "relabel", ..DB };
 
 pub(super) const RUN: &str = "01234567";
@@ -247,7 +251,7 @@ impl Trial {
                 ),
                 ("its handle", &row["source_handle"], &json!(handle)),
                 ("its files", &row["files"], &json!(if stays { 0 } else { files })),
-                ("the engine", &row["engine"], &json!(engine)),
+                ("the engine", &row["engine"], &json!(if engine == "auto" { "native" } else { engine })),
                 ("Ready replicas", &web["spec"]["replicas"], &web["status"]["readyReplicas"]),
                 ("the comparison", &row["verified"], &json!(if stays { "same volume" } else { "full" })),
             ] {

@@ -1,6 +1,7 @@
 //! What users do, each a test: real pods that would notice a lost write, real volumes, the real program.
 
 mod ancestor;
+mod clone;
 mod crashes;
 mod evidence;
 mod examples;
