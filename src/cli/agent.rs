@@ -58,6 +58,9 @@ struct CopyArgs {
     /// When that pass ended (its report's `ended_at`); what was written to TARGET later is not trusted
     #[arg(long, value_name = "RFC3339", requires = "since")]
     since_end: Option<Timestamp>,
+    /// TARGET is a clone of SOURCE that was made after it was flushed at --since (`agent sync`): what has the very times there is trusted
+    #[arg(long, requires = "since", conflicts_with = "since_end")]
+    cloned: bool,
     /// Empty TARGET if SOURCE is empty, which is refused otherwise
     #[arg(long)]
     allow_empty: bool,
@@ -264,11 +267,12 @@ fn run_copy(args: CopyArgs, stop: &Stop) -> u8 {
         EngineArg::Native => copy::Engine::Native,
         EngineArg::Rsync => copy::Engine::Rsync(rsync::PROGRAM.into()),
     };
-    let CopyArgs { since, since_end, allow_empty, .. } = args;
+    let CopyArgs { since, since_end, cloned: is_clone, allow_empty, .. } = args;
     let (source, target) = (args.source.clone(), args.target.clone());
     let (workers, waive) = (args.workers.map(usize::from), waive(&args.waive));
     let bandwidth = args.bandwidth_limit;
-    let job = copy::Job { source, target, pass, since, since_end, allow_empty, engine, workers, bandwidth, waive };
+    let job =
+        copy::Job { source, target, pass, since, since_end, is_clone, allow_empty, engine, workers, bandwidth, waive };
     let mut report = copy::copy(&job, stop, &mut |line| print(&line.to_json()));
     if !report.ok {
         talk(&format!("agent: {}", report.meaning));

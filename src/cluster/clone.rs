@@ -14,6 +14,9 @@ const FILE_SYSTEM: [&str; 3] = ["csi.storage.k8s.io/fstype", "fstype", "fsType"]
 /// What a volume gets of whom nobody says anything.
 const USUAL_FILE_SYSTEM: &str = "ext4";
 
+/// File systems that refuse to be mounted beside another of the same id, or take both for one.
+const ALONE: [&str; 2] = ["btrfs", "xfs"];
+
 /// What of provisioners' answers (gRPC codes) means that they are still at it, as external-provisioner has it.
 const AT_IT: [&str; 5] = ["Canceled", "DeadlineExceeded", "Unavailable", "ResourceExhausted", "Aborted"];
 
@@ -35,6 +38,9 @@ pub fn obstacles(claim: Pvc<'_>, volume: Pv<'_>, to: &Json, wanted: &Shape) -> V
     }
     if !claim.is_block() {
         let has = or_usual(text(volume.0, "/spec/csi/fsType"));
+        if ALONE.contains(&has) {
+            found.push(format!("two of the same `{has}` are not mounted on one node: a clone has its original's id"));
+        }
         let gets = FILE_SYSTEM.into_iter().find_map(|key| to["parameters"][key].as_str()).map_or("", str::trim);
         if has != or_usual(gets) {
             found.push(format!(
@@ -52,18 +58,19 @@ fn or_usual(file_system: &str) -> &str {
 
 /// Why the provisioner of the claim with this uid will not make its volume, if its last event of failure says so.
 pub fn refusal(events: &[Json], uid: &str) -> Option<String> {
-    let ends = events.iter().filter(|event| text(event, "/involvedObject/uid") == uid).filter_map(|event| {
-        let is_made = match text(event, "/reason") {
-            "ProvisioningFailed" => false,
-            "ProvisioningSucceeded" => true,
+    let said = events.iter().filter(|event| text(event, "/involvedObject/uid") == uid).filter_map(|event| {
+        // Times of events are whole seconds: of one second the last word is that it was made, else that it failed.
+        let word = match text(event, "/reason") {
+            "Provisioning" => 0,
+            "ProvisioningFailed" => 1,
+            "ProvisioningSucceeded" => 2,
             _ => return None,
         };
-        Some((told_at(event), is_made, text(event, "/message")))
+        Some((told_at(event), word, text(event, "/message")))
     });
-    // Times of events are whole seconds: what was made after all wins.
-    let (_, is_made, said) = ends.max()?;
+    let (_, word, said) = said.max()?;
     let is_at_it = AT_IT.iter().any(|code| said.contains(&format!("code = {code} ")));
-    (!is_made && !is_at_it).then(|| said.to_owned())
+    (word == 1 && !is_at_it).then(|| said.to_owned())
 }
 
 fn told_at(event: &Json) -> &str {
@@ -80,9 +87,9 @@ mod tests {
     fn only_one_driver_for_both_and_what_fits_may_be_cloned() {
         let claim = json!({"metadata": {"name": "data", "namespace": "shop"}, "spec": {"volumeMode": "Filesystem"}});
         let volume = json!({"metadata": {"name": "v"}, "spec": {"capacity": {"storage": "2Gi"},
-            "csi": {"driver": "a.example", "volumeHandle": "h", "fsType": "xfs"}}});
+            "csi": {"driver": "a.example", "volumeHandle": "h", "fsType": "ext3"}}});
         let class = json!({"metadata": {"name": "fast"}, "provisioner": "a.example",
-            "parameters": {"csi.storage.k8s.io/fstype": "xfs"}});
+            "parameters": {"csi.storage.k8s.io/fstype": "ext3"}});
         let with = |base: &Json, patch: Json| {
             let mut object = base.clone();
             json_patch::merge(&mut object, &patch);
@@ -98,15 +105,17 @@ mod tests {
         let other = with(&class, json!({"provisioner": "b.example"}));
         let plain = with(&class, json!({"parameters": null}));
         let usual = with(&volume, json!({"spec": {"csi": {"fsType": null}}}));
+        let xfs = with(&volume, json!({"spec": {"csi": {"fsType": "xfs"}}}));
         let block = with(&claim, json!({"spec": {"volumeMode": "Block"}}));
         for (claim, volume, class, size, wanted) in [
             (&claim, &by_hand, &class, "", "no CSI driver"),
             (&claim, &volume, &other, "", "`b.example`"),
             (&claim, &volume, &class, "1Gi", "not smaller"),
-            (&claim, &volume, &plain, "", "file system `xfs`, the class `fast` has `ext4`"),
-            (&claim, &usual, &class, "", "file system `ext4`, the class `fast` has `xfs`"),
+            (&claim, &volume, &plain, "", "file system `ext3`, the class `fast` has `ext4`"),
+            (&claim, &usual, &class, "", "file system `ext4`, the class `fast` has `ext3`"),
             (&claim, &usual, &plain, "", ""),
             (&block, &volume, &plain, "", ""),
+            (&claim, &xfs, &class, "", "two of the same `xfs`"),
         ] {
             let told = told(claim, volume, class, size);
             assert!(if wanted.is_empty() { told.is_empty() } else { told.contains(wanted) }, "{told} / {wanted}");
@@ -129,6 +138,8 @@ mod tests {
             (vec![failed("1", no), event("u", "ProvisioningSucceeded", "1", "a volume")], None),
             (vec![event("of another", "ProvisioningFailed", "1", no)], None),
             (vec![event("u", "Provisioning", "1", no)], None),
+            (vec![event("u", "Provisioning", "1", "now"), failed("1", no)], Some(no)),
+            (vec![failed("1", no), event("u", "Provisioning", "2", "again")], None),
         ] {
             assert_eq!(refusal(&events, "u").as_deref(), wanted, "{events:?}");
         }

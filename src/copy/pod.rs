@@ -53,6 +53,8 @@ pub struct How {
     pub workers: Option<i64>,
     /// A size per second.
     pub bandwidth: Option<String>,
+    /// The target is a clone that no pass has seen.
+    pub cloned: bool,
     /// What the target may be without.
     pub waive: Waive,
 }
@@ -107,6 +109,9 @@ impl Task {
                     if let Some(value) = value {
                         args.extend([word.to_owned(), value.clone()]);
                     }
+                }
+                if how.cloned {
+                    args.push("--cloned".to_owned());
                 }
                 if *allow_empty {
                     args.push("--allow-empty".to_owned());
@@ -411,15 +416,14 @@ mod tests {
             let (since, since_end, engine) = (Some("T".into()), Some("E".into()), engine.map(str::to_owned));
             let (workers, bandwidth) = (allow_empty.then_some(7), allow_empty.then(|| "50Mi".to_owned()));
             let waive = if allow_empty { Waive::of([Kind::Xattr, Kind::Acl]) } else { Waive::NOTHING };
-            let how = How { engine, workers, bandwidth, waive };
+            let how = How { engine, workers, bandwidth, waive, cloned: allow_empty };
             let proof = allow_empty.then(|| Compare { mode: "changed".into(), since: Some("V".into()) });
             Task::Copy { last: false, since, since_end, allow_empty, how, proof }.args().join(" ")
         };
         let rest = "--since T --since-end E";
         assert_eq!(args(None, false), format!("agent copy /source /target --pass hot {rest}"));
         assert_eq!(args(Some("rsync"), false), format!("agent copy /source /target --pass hot --engine rsync {rest}"));
-        let all =
-            "--workers 7 --bandwidth-limit 50Mi --allow-empty --waive acl,xattr --verify changed --verified-since V";
+        let all = "--workers 7 --bandwidth-limit 50Mi --cloned --allow-empty --waive acl,xattr --verify changed --verified-since V";
         assert_eq!(args(None, true), format!("agent copy /source /target --pass hot {all} {rest}"));
     }
 

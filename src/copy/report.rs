@@ -201,8 +201,8 @@ pub struct SyncReport {
     pub kind: Option<FailKind>,
     #[serde(default)]
     pub retryable: bool,
-    /// When it began: RFC 3339, UTC, nanoseconds; the agent's clock. To a pass over a clone that is made later this is its
-    /// `--since` and `--since-end`.
+    /// When it began: RFC 3339, UTC, nanoseconds; the agent's clock. To a first pass over a clone that is made later this is its
+    /// `--since`.
     pub started_at: String,
     pub seconds: f64,
 }

@@ -59,12 +59,15 @@ impl Disks {
         std::fs::create_dir_all(fresh.parent().expect("it is below the lab's directory"))?;
         remove(&fresh)?;
         let copied = Command::new("cp")
+            .env("LC_ALL", "C")
             .args(["-a", "--sparse=always", "--reflink=auto", "-T", "--"])
             .args([&from, &fresh])
             .output()?;
-        if !copied.status.success() {
+        let complaints = String::from_utf8_lossy(&copied.stderr);
+        let vanished = fresh.exists() && complaints.lines().all(|line| line.ends_with("No such file or directory"));
+        if !copied.status.success() && !vanished {
             remove(&fresh)?;
-            return Err(io::Error::other(String::from_utf8_lossy(&copied.stderr).into_owned()));
+            return Err(io::Error::other(complaints.into_owned()));
         }
         if fresh.is_file() {
             std::fs::OpenOptions::new().write(true).open(&fresh)?.set_len(bytes)?;

@@ -37,6 +37,8 @@ pub struct Job {
     pub since: Option<Timestamp>,
     /// `ended_at` of the same pass; without it the target is trusted in nothing.
     pub since_end: Option<Timestamp>,
+    /// The target is a clone that was made after `since`, when the source was flushed; no pass has seen it.
+    pub is_clone: bool,
     /// True if an empty source is meant, and empties the target too.
     pub allow_empty: bool,
     pub engine: Engine,
@@ -221,7 +223,10 @@ fn trust(job: &Job, source: &Root, started: Timestamp, report: &mut CopyReport) 
         report.messages.push("--since or --since-end is in the future: every file is read again".into());
         return Trust::NONE;
     }
-    Trust::after(job.since, job.since_end)
+    match job.since {
+        Some(flushed) if job.is_clone => Trust::of_clone(flushed),
+        since => Trust::after(since, job.since_end),
+    }
 }
 
 fn free(target: &Root) -> Result<Free, Failure> {

@@ -150,7 +150,7 @@ impl Scan {
                 .as_ref()
                 .filter(|t| t.kind == FileType::RegularFile && t.size == node.size && t.mtime == node.mtime);
             // Of an unknown target every file is suspect; an empty one has none.
-            if alike.is_some_and(|held| !trust.source(node, pair.arrived) || !trust.target(held)) {
+            if alike.is_some_and(|held| !trust.both(node, held, pair.arrived)) {
                 self.suspects += 1;
                 if let Some(list) = &mut self.list {
                     // rsync takes a line that begins with # or ; for a comment.

@@ -71,6 +71,7 @@ impl Bench {
             pass,
             since,
             since_end,
+            is_clone: false,
             allow_empty: false,
             engine,
             workers: None,

@@ -9,6 +9,9 @@
 //!
 //! A file of the target is as the last good pass left it if its ctime is before the end of that pass. A later pass that
 //! did not end well may have given it size and time without its content being on the disk when the node went down.
+//!
+//! A file of a clone that no pass has seen yet is its original's if it has the very ctime, which nobody can give it: not a
+//! driver that copied it, and not one that cloned what the original was before.
 
 use super::suspect_from;
 use super::tree::Node;
@@ -19,11 +22,13 @@ use jiff::Timestamp;
 pub struct Trust {
     source_from: i128,
     target_from: i128,
+    /// The target is a clone that no pass has seen.
+    is_clone: bool,
 }
 
 impl Trust {
     /// Everything is read.
-    pub const NONE: Trust = Trust { source_from: i128::MIN, target_from: i128::MIN };
+    pub const NONE: Trust = Trust { source_from: i128::MIN, target_from: i128::MIN, is_clone: false };
 
     /// Everything that looks equal is equal.
     #[cfg(test)]
@@ -32,17 +37,29 @@ impl Trust {
     /// Without slack: no test waits that long.
     #[cfg(any(test, fuzzing))]
     pub const fn from(source_from: i128, target_from: i128) -> Trust {
-        Trust { source_from, target_from }
+        Trust { source_from, target_from, is_clone: false }
     }
 
     /// After a good pass that began and ended then; without both nothing is known of it.
     pub fn after(began: Option<Timestamp>, ended: Option<Timestamp>) -> Trust {
         match (began, ended) {
             (Some(began), Some(ended)) => {
-                Trust { source_from: suspect_from(began), target_from: suspect_from(ended.max(began)) }
+                let (source_from, target_from) = (suspect_from(began), suspect_from(ended.max(began)));
+                Trust { source_from, target_from, is_clone: false }
             }
             _ => Trust::NONE,
         }
+    }
+
+    /// Of a clone that was made when the source had been flushed at that time.
+    pub fn of_clone(flushed: Timestamp) -> Trust {
+        Trust { source_from: suspect_from(flushed), target_from: i128::MIN, is_clone: true }
+    }
+
+    /// True if the two are still what they were when they were made equal.
+    pub fn both(&self, source: &Node, target: &Node, arrived: i128) -> bool {
+        let target = if self.is_clone { target.ctime == source.ctime } else { self.target(target) };
+        target && self.source(source, arrived)
     }
 
     /// True if the source's file in a directory that arrived then is what it was when the good pass began.
@@ -51,7 +68,7 @@ impl Trust {
     }
 
     /// True if the target's file is what it was when the good pass ended.
-    pub fn target(&self, node: &Node) -> bool {
+    fn target(&self, node: &Node) -> bool {
         node.ctime < self.target_from
     }
 }
@@ -98,6 +115,26 @@ mod tests {
         }
         for (began, ended) in [(None, None), (Some(at(1)), None), (None, Some(at(1)))] {
             assert_eq!(Trust::after(began, ended), Trust::NONE);
+        }
+    }
+
+    #[test]
+    fn of_a_clone_only_what_has_the_very_time_of_change_is_trusted() {
+        let trust = Trust::of_clone(Timestamp::from_second(1000).unwrap());
+        let node = |ctime: i128| {
+            let node = super::super::tree::of_open(&std::fs::File::open("/dev/null").unwrap().into(), Detail::Stat);
+            Node { kind: FileType::RegularFile, mtime: 0, ctime, ..node.unwrap() }
+        };
+        const NS: i128 = 1_000_000_000;
+        for (source, target, arrived, wanted) in [
+            (5, 5, ALWAYS, true),
+            (5, 6, ALWAYS, false),
+            (6, 5, ALWAYS, false),
+            (969 * NS, 969 * NS, ALWAYS, true),
+            (970 * NS, 970 * NS, ALWAYS, false),
+            (5, 5, 970 * NS, false),
+        ] {
+            assert_eq!(trust.both(&node(source), &node(target), arrived), wanted, "{source} {target} {arrived}");
         }
     }
 

@@ -38,6 +38,11 @@ pub const TABLE: &[Primitive] = &[
                 "`started_at` of the last good pass: only what may have changed since is read again",
             ),
             option("since_end", Type::Text, "`ended_at` of that pass; without it the target is trusted in nothing"),
+            option(
+                "cloned",
+                Type::Bool,
+                "the target is a clone that was made after the source was flushed at `since` (sync_pvc)",
+            ),
             option("allow_empty", Type::Bool, "an empty source empties the target, which is refused otherwise"),
             option("engine", Type::Text, "native (the default) or rsync, where the image has it"),
             option("workers", Type::Int, "threads of the native engine: as many as make it faster if absent or 0"),
@@ -88,7 +93,7 @@ report.ok && report.files_copied > 0"#,
         ],
         returns: "map",
         doc: "Writes what a node has of a claim in its memory to the claim's disk, with a pod that mounts it read-only. Returns the report: \
-              `started_at` (to a pass over a clone that is made afterwards that is `since` and `since_end`), `seconds` and `node`.",
+              `started_at` (`since` to a first pass over a clone that is made afterwards), `seconds` and `node`.",
         example: r#"let image = "registry.example/pvmigrate/agent:0.1.0";
 sync_pvc(get_pvc("shop", "data"), #{ image: image }).started_at != """#,
         effect: Effect::Write,
@@ -282,7 +287,13 @@ fn how(args: &Args) -> Result<How, Problem> {
         }
         workers => workers,
     };
-    Ok(How { engine, workers, bandwidth: args.option_size("bandwidth"), waive: waive(args)? })
+    Ok(How {
+        engine,
+        workers,
+        bandwidth: args.option_size("bandwidth"),
+        cloned: args.option_bool("cloned"),
+        waive: waive(args)?,
+    })
 }
 
 /// The pod that copies or compares two claims, on no node yet.
@@ -354,6 +365,11 @@ async fn run_copy_pod(step: Step, args: Args) -> Result<Json, Problem> {
     let [since, since_end] = ["since", "since_end"].map(|name| args.option_text(name).map(str::to_owned));
     if since.is_none() && since_end.is_some() {
         return Err(Problem::usage("`since_end` is the end of the pass whose beginning is `since`"));
+    }
+    if args.option_bool("cloned") && (since.is_none() || since_end.is_some()) {
+        return Err(Problem::usage(
+            "a clone that no pass has seen has `since`, the time of its flush, and no `since_end`",
+        ));
     }
     let allow_empty = args.option_bool("allow_empty");
     let proof = match (args.option_text("verify"), args.option_text("verified_since")) {

@@ -131,7 +131,7 @@ pub const TABLE: &[Primitive] = &[
         returns: "PersistentVolumeClaim",
         doc: "Makes the temporary claim of a move and waits until its volume is provisioned, with a reservation pod where the class \
               waits for a first consumer. It carries no selector, no volume name, and no data source but the original as that of a \
-              `clone`.\nThrows `Copy` if no clone was made, and leaves nothing behind then.",
+              `clone`.\nThrows `Refused` if no clone was made, and leaves nothing behind then.",
         example: r#"let target = create_pvc(get_pvc("shop", "data"), #{ class: "fast", image: "registry.example/pvmigrate/agent:0.1.0" });
 delete_pvc(target);
 target.phase == "Bound" && target.class == "fast""#,
@@ -238,15 +238,17 @@ async fn create_pvc(step: Step, args: Args) -> Result<Json, Problem> {
     if let Some(why) = beat[NO_CLONE].as_str() {
         return Err(no_clone(&step, &args, &temporary, why).await);
     }
-    // The one that an earlier attempt of this run left.
-    let known_uid = step.session.door.ledger.books().temporary.get(&temporary).map(|(uid, ..)| uid.clone());
-    let left = match known_uid {
-        Some(known_uid) if !step.is_done("create") => {
-            let found = step.find("PersistentVolumeClaim", &temporary.namespace, &temporary.name).await?;
-            let asks_for_it = |claim: &Json| claim["spec"]["dataSource"].is_null() != is_clone;
-            found.filter(|claim| uid(claim) == known_uid && !Pvc(claim).is_going() && asks_for_it(claim))
+    // The one that an earlier attempt of this run left. A clone is of another time, and no use.
+    let left = match step.is_done("create") {
+        true => None,
+        false => ours(&step, &temporary).await?.filter(|claim| !Pvc(claim).is_going()),
+    };
+    let left = match left {
+        Some(claim) if is_clone || !claim["spec"]["dataSource"].is_null() => {
+            put_away(&step, &args, &temporary, "put-away-left").await?;
+            None
         }
-        _ => None,
+        left => left,
     };
     let made = match left {
         Some(left) => left,
@@ -267,6 +269,7 @@ async fn create_pvc(step: Step, args: Args) -> Result<Json, Problem> {
         refused.why().or_else(too_long).filter(|_| is_clone)
     };
     let hopeless = || in_vain().map(|why| Problem::new(Kind::Copy, why));
+    let is_made = async || Ok(ours(&step, &temporary).await?.is_some_and(|claim| Pvc(&claim).is_bound()));
     if text(&class, "/volumeBindingMode") == "WaitForFirstConsumer" {
         let now = step.get("PersistentVolumeClaim", &temporary.namespace, &temporary.name).await?;
         let start =
@@ -274,18 +277,22 @@ async fn create_pvc(step: Step, args: Args) -> Result<Json, Problem> {
         if !Pvc(&now).is_bound()
             && let Err(problem) = reserve(&step, &args, like, &temporary, &name, &start).await
         {
-            if problem.kind == Kind::Copy
-                && let Some(why) = in_vain()
-            {
-                return Err(no_clone(&step, &args, &temporary, &why).await);
+            match in_vain() {
+                // It came after all, or its pod is what does not start.
+                Some(_) if is_made().await? => {}
+                Some(why) if problem.kind == Kind::Copy => {
+                    return Err(no_clone(&step, &args, &temporary, &why).await);
+                }
+                _ => {
+                    // It is empty and of no use: nothing of ours is left behind.
+                    if problem.kind == Kind::Copy
+                        && let Err(other) = put_away(&step, &args, &temporary, "put-away").await
+                    {
+                        tracing::debug!("{other}");
+                    }
+                    return Err(problem);
+                }
             }
-            // It is empty and of no use: nothing of ours is left behind.
-            if problem.kind == Kind::Copy
-                && let Err(other) = step.write("put-away", pvc::plan_delete(Pvc(&now), Class::Own)).await
-            {
-                tracing::debug!("{other}");
-            }
-            return Err(problem);
         }
     }
     let one = One {
@@ -326,20 +333,30 @@ async fn create_pvc(step: Step, args: Args) -> Result<Json, Problem> {
 /// What the journal calls it.
 const NO_CLONE: &str = "no_clone";
 
-/// Puts the claim away that waits for a clone in vain, so that another can have its name; returns what to tell of it.
+/// The temporary claim, if it is the one that this run made last.
+async fn ours(step: &Step, temporary: &PvcRef) -> Result<Option<Json>, Problem> {
+    let known_uid = step.session.door.ledger.books().temporary.get(temporary).map(|(uid, ..)| uid.clone());
+    let Some(known_uid) = known_uid else { return Ok(None) };
+    let found = step.find("PersistentVolumeClaim", &temporary.namespace, &temporary.name).await?;
+    Ok(found.filter(|claim| uid(claim) == known_uid))
+}
+
+/// Takes our temporary claim away, and waits for the pods that have it, so that another can have its name.
+async fn put_away(step: &Step, args: &Args, temporary: &PvcRef, label: &str) -> Result<(), Problem> {
+    let Some(claim) = ours(step, temporary).await? else { return Ok(()) };
+    step.guarding(run::our_pods_are_gone(&step.session.door, temporary)).await?;
+    step.write(label, pvc::plan_delete(Pvc(&claim), Class::Own)).await?;
+    wait_gone(step, Pvc(&claim), deadline(args, 300)).await
+}
+
+/// Ends the wait for a clone that will not be made; returns what to tell of it.
 async fn no_clone(step: &Step, args: &Args, temporary: &PvcRef, why: &str) -> Problem {
-    let put_away = async {
-        let known_uid = step.session.door.ledger.books().temporary.get(temporary).map(|(uid, ..)| uid.clone());
+    let end = async {
         step.session.door.journal.beat(&step.id, "create_pvc", json!({NO_CLONE: why}))?;
-        let found = step.find("PersistentVolumeClaim", &temporary.namespace, &temporary.name).await?;
-        if let Some(claim) = found.filter(|claim| Some(uid(claim)) == known_uid.as_deref()) {
-            step.write("put-away", pvc::plan_delete(Pvc(&claim), Class::Own)).await?;
-            wait_gone(step, Pvc(&claim), deadline(args, 300)).await?;
-        }
-        Ok::<(), Problem>(())
+        put_away(step, args, temporary, "put-away").await
     };
-    match put_away.await {
-        Ok(()) => Problem::new(Kind::Copy, format!("no clone of `{}` was made: {why}", Pvc(args.json(0)).reference()))
+    match end.await {
+        Ok(()) => Problem::refused(format!("no clone of `{}` was made: {why}", Pvc(args.json(0)).reference()))
             .hint("copy it whole: --engine native"),
         Err(problem) => problem,
     }
@@ -369,9 +386,9 @@ impl Refused {
                 let why = clone::refusal(&events, &uid);
                 if why.is_none() {
                     since = None;
-                } else if since.get_or_insert_with(|| Clock.deadline(INSISTED)).passed() {
-                    *said.0.lock().unwrap_or_else(PoisonError::into_inner) = why;
                 }
+                let insists = why.is_some() && since.get_or_insert_with(|| Clock.deadline(INSISTED)).passed();
+                *said.0.lock().unwrap_or_else(PoisonError::into_inner) = why.filter(|_| insists);
             }
         }))
     }

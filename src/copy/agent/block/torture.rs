@@ -55,6 +55,7 @@ impl Bench {
             pass: Pass::Final,
             since: since.map(|report| time(&report.started_at)),
             since_end: since.map(|report| time(&report.ended_at)),
+            is_clone: false,
             allow_empty,
             engine: Engine::Native,
             workers: None,

@@ -123,7 +123,7 @@ impl Worker<'_> {
         let Found { dir, name, path, source, target } = found;
         let looks_equal = |t: &&Node| t.size == source.size && t.mtime == source.mtime;
         if let Some(target) = target.as_ref().filter(looks_equal) {
-            if self.trust.target(target) && self.trust.source(source, dir.arrived) {
+            if self.trust.both(source, target, dir.arrived) {
                 add(&self.outcome.bytes, source.size);
                 // Nobody touched either since a good pass: its attributes are as that one left them, too.
                 let seen = |node: &Node| (node.uid, node.gid, node.mode);
