@@ -74,8 +74,11 @@ pub fn refusal(events: &[Json], uid: &str) -> Option<String> {
 }
 
 fn told_at(event: &Json) -> &str {
-    let times = ["/lastTimestamp", "/eventTime", "/metadata/creationTimestamp"];
-    times.into_iter().map(|time| text(event, time)).find(|time| !time.is_empty()).unwrap_or_default()
+    ["/lastTimestamp", "/eventTime"]
+        .into_iter()
+        .map(|time| text(event, time))
+        .find(|time| !time.is_empty())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -52,6 +52,10 @@ fn default_spec(spec: &mut Value) {
     }
     fill_text(spec, "volumeMode", "Filesystem");
     drop_empty(spec, &["volumeName"]);
+    // The one field that the server shows although there is nothing in it.
+    if let Some(source) = spec.get_mut("dataSource").filter(|source| source.is_object()) {
+        *source = json!({"apiGroup": source["apiGroup"], "kind": source["kind"], "name": source["name"]});
+    }
 }
 
 fn prepare(claim: &mut Value, old: Option<&Value>) {
