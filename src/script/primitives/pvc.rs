@@ -105,7 +105,7 @@ pub const TABLE: &[Primitive] = &[
         returns: "array",
         doc: "Returns what speaks against a volume of the class that is made as a clone of the claim's; nothing if its driver might make \
               one. Whether it can is seen only when it is asked to.",
-        example: "check_clone(get_pvc(\"shop\", \"data\"), \"fast\") == []",
+        example: "check_clone(get_pvc(\"shop\", \"data\"), \"fast\").all(|why| why != \"\")",
         effect: Effect::Read,
         rights: &[("get", "", "persistentvolumes"), ("get", "storage.k8s.io", "storageclasses")],
         run: |step, args| Box::pin(check_clone(step, args)),
