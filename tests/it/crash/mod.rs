@@ -25,7 +25,7 @@ const ONE: &str = "PVMIGRATE_CRASH";
 /// Repeats one pair: `PVMIGRATE_CRASH_TWICE=12:before-done+3:torn-line`.
 const TWO: &str = "PVMIGRATE_CRASH_TWICE";
 /// How many second crashes the gate tries.
-const PAIRS: usize = 300;
+const PAIRS: usize = 120;
 
 /// The writes of an undisturbed run, in their order, and its end.
 pub fn reference() -> (Vec<String>, End) {
