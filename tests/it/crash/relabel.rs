@@ -18,7 +18,7 @@ pub(super) fn reference(shop: &'static Shop) -> (Vec<String>, End) {
     (lines(&doom), trial.end())
 }
 
-pub(super) fn same(end: &End, trial: &Trial) -> Result<(), String> {
+fn same(end: &End, trial: &Trial) -> Result<(), String> {
     trial.check_always();
     let litter = trial.litter();
     let differences = end.differences(&trial.end());
