@@ -1,9 +1,12 @@
 //! The same where the driver makes the new volume of the old one, and where it was asked to and does not.
 
-use super::relabel::{reference, resumed};
+use super::relabel::{reference, resumed, same};
 use super::trial::{CLONED, NOT_CLONED, Shop, Trial};
-use super::{SAMPLE, each};
-use pvmigrate::trial::How;
+use super::{ONE, SAMPLE, each, lines};
+use crate::matrix::{Came, Level, Plan};
+use crate::mutants::{Mutant, Mutation, PLAIN, Way};
+use pvmigrate::trial::{Doom, How};
+use serde_json::json;
 
 #[test]
 fn a_crash_at_any_write_of_a_move_by_clone_ends_as_if_nothing_had_happened() {
@@ -49,4 +52,58 @@ fn taken_back(test: &'static str, shop: &'static Shop, effects: &[String]) {
     let before = Trial::of(shop).end().made_anew();
     let kills: Vec<How> = How::ALL.into_iter().filter(|how| how.kills()).collect();
     each(test, effects, &kills, SAMPLE / 8, |point, how| super::taken_back_on(&Trial::of(shop), point, how, &before));
+}
+
+/// The pass over the clone fails for good, and the clone may not be deleted: it is left.
+static LEFT: Mutant = Mutant {
+    id: "left",
+    what: "a clone that a failed attempt leaves",
+    wire: |ask, stage| {
+        // Before it only the source was flushed.
+        if stage.is("create-1", 1) {
+            let args = ask.body.pointer_mut("/spec/containers/0/args").and_then(|args| args.as_array_mut());
+            args.expect("it is told what to do").push(json!("--no-such-flag"));
+        }
+        let is_claim = ask.method == "DELETE" && ask.path.contains("/persistentvolumeclaims/");
+        if is_claim { Way::Refuse(403, "Forbidden", "not now") } else { Way::Send }
+    },
+    ..PLAIN
+};
+
+#[test]
+fn a_crash_while_the_clone_of_a_failed_attempt_is_put_away_is_gone_on_with() {
+    let left = || {
+        let mut trial = Trial::of(&CLONED);
+        let mutation = Mutation::new(&LEFT, trial.lab().core());
+        trial.change(&mutation);
+        let ended = trial.run(&Doom::none(), false);
+        assert!(mutation.did() && ended.as_ref().is_err_and(|why| why.contains("no-such-flag")), "{ended:?}");
+        let claims = trial.lab().core().look(|state| state.list("PersistentVolumeClaim", "shop").count());
+        assert_eq!(claims, 2, "the clone is left");
+        let nothing = Mutation::new(&PLAIN, trial.lab().core());
+        trial.change(&nothing);
+        trial
+    };
+    let (undisturbed, doom) = (left(), Doom::none());
+    undisturbed.run(&doom, true).unwrap();
+    undisturbed.told_the_truth().unwrap();
+    undisturbed.check_always();
+    let end = undisturbed.end();
+    let effects = lines(&doom);
+    let point = effects.iter().position(|line| line.contains(".put-away-left ")).expect("it is put away");
+    let test = "a_crash_while_the_clone_of_a_failed_attempt_is_put_away";
+    let cases = How::ALL.map(|how| (how.word().to_owned(), how));
+    let plan = Plan { test, one: ONE, whole: Level::Ci, sample: SAMPLE / 4, at_once: 4 };
+    plan.run(&cases, |how| {
+        let (trial, doom) = (left(), Doom::at(point, *how));
+        let first = trial.run(&doom, true);
+        if !doom.has_fired() || first.is_ok() == how.kills() {
+            return Err(format!("the fault did not fire, or not as it should: {first:?}"));
+        }
+        if first.is_err() {
+            trial.run(&Doom::none(), true).map_err(|why| format!("resume: {why}"))?;
+        }
+        trial.told_the_truth()?;
+        same(&end, &trial).map(|()| Came::Right)
+    });
 }

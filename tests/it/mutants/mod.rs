@@ -8,12 +8,12 @@ mod list;
 mod mutant;
 mod wire;
 
+pub use mutant::{Mutant, PLAIN, Way};
 pub use wire::{At, Mutation};
 
 use crate::crash::reference;
 use crate::crash::trial::{End, Trial};
 use list::MUTANTS;
-use mutant::Mutant;
 use pvmigrate::trial::Doom;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
