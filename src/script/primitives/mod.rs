@@ -12,6 +12,7 @@ mod pv;
 mod pvc;
 mod relabel;
 mod sc;
+mod target;
 mod workload;
 
 pub use control::{CONTROLS, Control, register as register_controls, render as render_table};
