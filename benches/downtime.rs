@@ -2,11 +2,12 @@
 //! program that it replaces (replicatedhq/pvmigrate), replayed request by request.
 //!
 //! ```text
-//! PVMIGRATE_TEST_CLUSTER=.../cluster cargo bench --bench downtime -- [--only volume|claims] [--claims N]
+//! PVMIGRATE_TEST_CLUSTER=.../cluster cargo bench --bench downtime -- [--only volume|claims] [--claims N] [--parallel N]
 //! ```
 //!
 //! `volume`: one volume of 1 GiB in 20,000 files, written to all the time, moved with hot passes and without. `claims`: N claims
-//! (20) with a workload each, moved by this program and by the sequence of the other, in one go; neither copies much.
+//! (20) with a workload each, moved by this program, N units at once (4), and by the sequence of the other, in one go; neither
+//! copies much.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -35,6 +36,7 @@ fn main() {
     let after = |flag: &str| words.iter().position(|word| word == flag).and_then(|at| words.get(at + 1));
     let only = after("--only").cloned().unwrap_or_default();
     let claims = after("--claims").and_then(|n| n.parse().ok()).unwrap_or(20);
+    let parallel = after("--parallel").cloned().unwrap_or("4".to_owned());
     if std::env::var_os("PVMIGRATE_TEST_CLUSTER").is_none() {
         println!("PVMIGRATE_TEST_CLUSTER names no cluster: nothing is moved");
         return;
@@ -42,7 +44,7 @@ fn main() {
     if only.is_empty() || only == "volume" {
         world::run("downtime-volume", world::Where::Real, Sharing::Exclusive, async |w: &World| volume(w).await);
     }
-    for part in [Part::Ours, Part::Theirs] {
+    for part in [Part::Ours(&parallel), Part::Theirs] {
         if only.is_empty() || only == "claims" {
             world::run("downtime-claims", world::Where::Real, Sharing::Exclusive, async |w: &World| {
                 many(w, claims, part).await;
@@ -52,8 +54,9 @@ fn main() {
 }
 
 #[derive(Clone, Copy)]
-enum Part {
-    Ours,
+enum Part<'a> {
+    /// So many units at once.
+    Ours(&'a str),
     Theirs,
 }
 
@@ -95,7 +98,7 @@ fn fill(dir: &Path) {
     }
 }
 
-async fn many(w: &World, count: usize, part: Part) {
+async fn many(w: &World, count: usize, part: Part<'_>) {
     let (slow, fast) = (w.class("slow").await, w.class("fast").await);
     for n in 0..count {
         w.claim(&format!("data-{n}"), &slow, "64Mi", &["ReadWriteOnce"]).await;
@@ -106,7 +109,7 @@ async fn many(w: &World, count: usize, part: Part) {
     }
     let begun = Instant::now();
     let (who, mut downtimes) = match part {
-        Part::Ours => ("this program", ours(w, &slow, &fast).await),
+        Part::Ours(parallel) => ("this program", ours(w, &slow, &fast, parallel).await),
         Part::Theirs => ("the other's sequence", theirs(w, count, &slow, &fast).await),
     };
     let took = begun.elapsed().as_secs_f64();
@@ -119,10 +122,14 @@ async fn many(w: &World, count: usize, part: Part) {
     }
 }
 
-async fn ours(w: &World, slow: &str, fast: &str) -> Vec<f64> {
+async fn ours(w: &World, slow: &str, fast: &str, parallel: &str) -> Vec<f64> {
     let image = w.image();
     let words = ["run", "sc-migrate", "--source-sc", slow, "--dest-sc", fast, "--image", &image, "--yes"];
-    let moved = w.pvmigrate(&[&words[..], &["--output", "json"]].concat()).limit(IN_VAIN).await.succeeds();
+    let moved = w
+        .pvmigrate(&[&words[..], &["--parallel", parallel, "--output", "json"]].concat())
+        .limit(IN_VAIN)
+        .await
+        .succeeds();
     let rows: Value = serde_json::from_str(&moved.stdout).expect("one table as JSON");
     w.still_intact().await;
     rows.as_array().into_iter().flatten().filter_map(|row| row["downtime_s"].as_f64()).collect()
