@@ -294,10 +294,10 @@ fn claim_ref(before: Pv<'_>, after: Pv<'_>, books: &Books, fresh: &Fresh) -> Res
     if let Some(claim) = live {
         // Only our own temporary claim may lose its volume, and only to the original whose bytes were verified on it.
         let Some((_, like, _)) = books.temporary.get(&claim.reference()) else {
+            if books.relabels.get(name).is_some_and(|one| one.claim == wanted && one.uid == claim.uid()) {
+                return unused(&claim.reference(), fresh);
+            }
             if before.claim() == Some(wanted.clone()) {
-                if books.relabels.get(name).is_some_and(|one| one.claim == wanted && one.uid == claim.uid()) {
-                    return unused(&wanted, fresh);
-                }
                 return Err(never(&format!(
                     "the uid in the claimRef of `{name}` is not removed: claim `{wanted}` is bound to it"
                 )));
@@ -312,7 +312,8 @@ fn claim_ref(before: Pv<'_>, after: Pv<'_>, books: &Books, fresh: &Fresh) -> Res
     }
     let belongs = before.claim() == Some(wanted.clone())
         || books.temporary.values().any(|(_, like, _)| *like == wanted)
-        || books.temporary.contains_key(&wanted);
+        || books.temporary.contains_key(&wanted)
+        || books.relabels.get(name).is_some_and(|one| one.claim == wanted || one.from == wanted);
     let is_moved =
         books.swap_onto(name).is_some() || books.verified_target(name).is_some() || books.swapped.contains_key(name);
     if is_moved || books.relabels.contains_key(name) {

@@ -50,8 +50,16 @@ pub enum Fact {
     Voided { source: String, why: String },
     /// The original name now stands on the target.
     Swapped { claim: PvcRef, was_uid: String, uid: String, source: String, target: String },
-    /// A claim is about to be made anew on its own volume, which is called after another class; `was` is the one from before.
-    Relabels { claim: PvcRef, uid: String, pv: String, was: String },
+    /// A claim is about to be made anew on its own volume, which is called after another class, of which `was` is the one from
+    /// before, or is handed over `from` a claim of another name.
+    Relabels {
+        claim: PvcRef,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<PvcRef>,
+        uid: String,
+        pv: String,
+        was: String,
+    },
     /// The volume was given up.
     Freed { pv: String },
     /// A claim that was gone was made anew as it was.
@@ -114,6 +122,8 @@ pub struct Verified {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Relabels {
     pub claim: PvcRef,
+    /// The one that goes.
+    pub from: PvcRef,
     /// Of the claim that goes.
     pub uid: String,
     /// The class from before the first time.
@@ -171,9 +181,10 @@ impl Books {
                 }
                 self.swapped.insert(source, Swapped { claim, uid, target });
             }
-            Fact::Relabels { claim, uid, pv, was } => {
+            Fact::Relabels { claim, from, uid, pv, was } => {
                 let was = self.relabels.get(&pv).map_or(was, |before| before.was.clone());
-                self.relabels.insert(pv, Relabels { claim, uid, was });
+                let from = from.unwrap_or_else(|| claim.clone());
+                self.relabels.insert(pv, Relabels { claim, from, uid, was });
             }
             Fact::Freed { pv } => {
                 self.freed.insert(pv);

@@ -197,6 +197,23 @@ pub fn plan_successor(was: Pvc<'_>, target: &Json, pv: &str, shape: &Shape) -> W
     create(was.namespace(), was.name(), body, Class::Swap)
 }
 
+/// The claim as it is under another name. What names objects of its namespace, or itself, does not go along.
+pub fn named(was: Pvc<'_>, to: &PvcRef) -> Json {
+    let mut claim = was.0.clone();
+    claim["metadata"]["name"] = json!(to.name);
+    claim["metadata"]["namespace"] = json!(to.namespace);
+    if let Some(annotations) = claim.pointer_mut("/metadata/annotations").and_then(Json::as_object_mut) {
+        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    }
+    if was.namespace() != to.namespace {
+        for (at, fields) in [("/metadata", &["ownerReferences"][..]), ("/spec", &["dataSource", "dataSourceRef"])] {
+            let object = claim.pointer_mut(at).and_then(Json::as_object_mut);
+            object.into_iter().for_each(|object| fields.iter().for_each(|field| drop(object.remove(*field))));
+        }
+    }
+    claim
+}
+
 fn create(namespace: &str, name: &str, body: Json, class: Class) -> Write {
     Write {
         verb: Verb::Create,

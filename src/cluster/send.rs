@@ -282,8 +282,21 @@ impl Door {
         if needs.volumes && fresh.volumes.is_empty() {
             fresh.volumes = cluster.list_all(&volumes, "").await.map_err(look)?;
         }
-        for owner in guard::new_owners(write, fresh.target.as_ref()) {
-            let name = format!("{}:{}/{}", text(owner, "/kind"), write.namespace, text(owner, "/name"));
+        for owner in self.dead_owners(write, fresh.target.as_ref()).await? {
+            fresh.dead_owners.push(format!("{}:{}/{}", text(&owner, "/kind"), write.namespace, text(&owner, "/name")));
+        }
+        Ok(fresh)
+    }
+
+    /// The ownerReferences that a write puts on its object, and whose owners do not live.
+    ///
+    /// # Errors
+    /// A read that failed.
+    pub async fn dead_owners(&self, write: &Write, target: Option<&Json>) -> Result<Vec<Json>, Problem> {
+        let cluster = &self.cluster;
+        let look = |e: Error| e.problem(&format!("look at what `{write}` needs"), Some(&write.object()));
+        let mut dead = Vec::new();
+        for owner in guard::new_owners(write, target) {
             let served =
                 cluster.find_resource(&format!("{}/{}", text(owner, "/apiVersion"), text(owner, "/kind"))).await?;
             let live = match served {
@@ -294,10 +307,10 @@ impl Door {
                 None => None,
             };
             if live.is_none_or(|object| uid(&object) != text(owner, "/uid")) {
-                fresh.dead_owners.push(name);
+                dead.push(owner.clone());
             }
         }
-        Ok(fresh)
+        Ok(dead)
     }
 
     /// Finds out by reading whether a write was carried out.

@@ -95,7 +95,7 @@ pub fn is_on_its_way(journal: &Journal, path: &str) -> bool {
         (ends(".delete-original") || ends(".reserve") || ends(".create"))
             && step.write.as_ref().is_some_and(|write| write.class == Class::Swap || write.verb == Verb::Create)
             && journal.recorded(&whole).is_some_and(|whole| {
-                matches!(whole.op.as_str(), "rebind" | "restore_pvc" | "relabel")
+                matches!(whole.op.as_str(), "rebind" | "restore_pvc" | "relabel" | "hand_over")
                     && !matches!(whole.phase, Phase::Done { .. })
             })
     })
@@ -264,9 +264,25 @@ fn about(entry: &Json) -> Vec<String> {
         return Vec::new();
     }
     let volume = |at: &str| ObjectRef::new("PersistentVolume", "", text(entry, at)).to_string();
-    let of = |field: &str| text(entry, &format!("/original/metadata/{field}"));
-    let claim = ObjectRef::new("PersistentVolumeClaim", of("namespace"), of("name")).to_string();
-    vec![claim, volume("/source"), volume("/target")]
+    [vec![volume("/source"), volume("/target")], claims(entry)].concat()
+}
+
+/// The claim of a swap, a relabelling or a hand-over, by each name that it has.
+fn claims(entry: &Json) -> Vec<String> {
+    let claim = |at: &str| {
+        let of = |field: &str| text(entry, &format!("{at}/{field}"));
+        ObjectRef::new("PersistentVolumeClaim", of("namespace"), of("name")).to_string()
+    };
+    let mut claims = vec![claim("/original/metadata")];
+    if entry["to"].is_object() {
+        claims.push(claim("/to"));
+    }
+    claims
+}
+
+/// The names of a claim that stays on its volume: it is there under one of them, or on its way to it.
+fn claims_made_anew(entry: &Json) -> Vec<String> {
+    if entry["what"] == "relabel" { claims(entry) } else { Vec::new() }
 }
 
 /// Units are taken back side by side: those that are about the same object are one.
@@ -389,16 +405,20 @@ fn swap(part: &StepId, state: &State, books: &Books) -> Option<Json> {
     }))
 }
 
-/// A claim that was made anew on its own volume: as it was, and what the volume was called.
+/// A claim that was made anew on its own volume: as it was, what the volume was called, and the name that it got if that is
+/// another.
 fn relabel(part: &StepId, state: &State, books: &Books) -> Option<Json> {
     let (branch, counter) = part.split()?;
-    let whole = state.steps.get(&StepId::in_branch(branch, counter)).filter(|whole| whole.op == "relabel")?;
+    let whole = state.steps.get(&StepId::in_branch(branch, counter))?;
+    if !matches!(whole.op.as_str(), "relabel" | "hand_over") {
+        return None;
+    }
     let beat = whole.beat.as_ref()?;
     let volume = text(beat, "/original/spec/volumeName");
     let options = if beat["had"].is_array() { beat["had"].clone() } else { json!([]) };
     Some(json!({
         "step": StepId::in_branch(branch, counter).as_str(), "original": beat["original"], "source": volume, "target": volume,
-        "source_uid": volume_uid(volume, books), "class": beat["class"], "mount_options": options,
+        "source_uid": volume_uid(volume, books), "class": beat["class"], "mount_options": options, "to": beat["to"],
     }))
 }
 
@@ -476,6 +496,10 @@ fn lines_of(entry: &Json, how: &str) -> Vec<String> {
         "relabel" => {
             let claim = ["namespace", "name"].map(|field| text(entry, &format!("/original/metadata/{field}")));
             let class = text(entry, "/class");
+            if entry["to"].is_object() {
+                let now = ["namespace", "name"].map(|field| text(entry, &format!("/to/{field}")));
+                return vec![format!("claim {} instead of {}, on the same volume", claim.join("/"), now.join("/"))];
+            }
             format!("claim {} of class {class} again, on the volume that it has", claim.join("/"))
         }
         "swap" => {

@@ -100,6 +100,19 @@ fn the_readmes_first_command_moves_the_shop() {
 }
 
 #[test]
+fn the_documented_hand_over_hands_a_volume_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocks = blocks(&read("docs/copying.md"), "rhai");
+    let [block] = &blocks[..] else { panic!("{} scripts", blocks.len()) };
+    let block =
+        format!("{block}\ntable(list_pvcs(#{{ namespace: \"shop\" }}).map(|c| #{{ name: c.name, phase: c.phase }}));");
+    std::fs::write(dir.path().join("mine.rhai"), block).unwrap();
+    let (code, said) = pvmigrate(&["run", "mine.rhai", "--lab", "--yes"], dir.path());
+    let row = said.lines().find(|line| line.starts_with("data-2 "));
+    assert!(code == Some(0) && row.is_some_and(|row| row.contains("Bound")), "{said}");
+}
+
+#[test]
 fn the_readmes_script_passes_the_checks_and_has_its_options() {
     let dir = tempfile::tempdir().unwrap();
     for block in blocks(&read("README.md"), "rhai") {

@@ -525,8 +525,13 @@ fn a_claim_is_let_go_by_its_own_volume_only_to_be_made_anew_on_it_and_when_nobod
     let bound = volume_named("old", "Retain", Some(("data", "c1")), "Bound");
     let let_go =
         |to: &str| patch(&bound, json!({"spec": {"claimRef": {"namespace": "shop", "name": to, "uid": null}}}));
-    let relabels =
-        Fact::Relabels { claim: PvcRef::new("shop", "data"), uid: "c1".into(), pv: "old".into(), was: "slow".into() };
+    let relabels = Fact::Relabels {
+        claim: PvcRef::new("shop", "data"),
+        from: None,
+        uid: "c1".into(),
+        pv: "old".into(),
+        was: "slow".into(),
+    };
     let fresh = Fresh { claim: Some(claim_named("data", "c1", "old")), vigil: Some(Ok(())), ..of(&bound) };
     assert_eq!(verdict(&let_go("data"), &books(vec![]), &fresh), Some(Kind::Refused));
     let ours = books(vec![relabels]);
@@ -553,6 +558,27 @@ fn a_claim_is_let_go_by_its_own_volume_only_to_be_made_anew_on_it_and_when_nobod
     let give = patch(&reserved, json!({"spec": {"claimRef": {"namespace": "shop", "name": "thief"}}}));
     assert_eq!(verdict(&give, &ours, &of(&reserved)), Some(Kind::Refused));
     assert_eq!(verdict(&policy_to(&reserved, "Delete"), &ours, &of(&reserved)), Some(Kind::Refused));
+    // Handed over: to the other name only, and back to the one that it is from.
+    let over = Fact::Relabels {
+        claim: PvcRef::new("shop", "data-2"),
+        from: Some(PvcRef::new("shop", "data")),
+        uid: "c1".into(),
+        pv: "old".into(),
+        was: "slow".into(),
+    };
+    let handed = books(vec![over]);
+    assert_eq!(verdict(&let_go("data-2"), &handed, &fresh), None);
+    for other in ["data", "thief"] {
+        assert_eq!(verdict(&let_go(other), &handed, &fresh), Some(Kind::Refused), "{other}");
+    }
+    assert_eq!(
+        verdict(&let_go("data-2"), &handed, &Fresh { pods: vec![pod.clone()], ..fresh.clone() }),
+        Some(Kind::Voided)
+    );
+    let away = volume_named("old", "Retain", Some(("data-2", "")), "Available");
+    let give = |to: &str| patch(&away, json!({"spec": {"claimRef": {"namespace": "shop", "name": to, "uid": "c1"}}}));
+    assert_eq!(verdict(&give("data"), &handed, &of(&away)), None);
+    assert_eq!(verdict(&give("thief"), &handed, &of(&away)), Some(Kind::Refused));
     // Used again when it is to be deleted: it is let go later.
     let claim = claim_named("data", "c1", "old");
     let used = Fresh { pods: vec![pod], volume: Some(reserved), ..of(&claim) };

@@ -289,6 +289,10 @@ async fn rebind(step: Step, args: Args) -> Result<Json, Problem> {
         return Err(Problem::new(Kind::Conflict, format!("claim `{name}` was deleted and made anew by somebody else")));
     };
     let (temporary, temporary_uid) = (temporary.clone(), temporary_uid.clone());
+    if is_new && books.relabels.get(Pvc(&original).volume()).is_some_and(|one| one.claim != one.from) {
+        return Err(Problem::refused(format!("the volume of claim `{name}` was handed over by this run"))
+            .hint("leave the copy to a run of its own"));
+    }
     if is_new {
         door.journal.beat(&step.id, "rebind", json!({"original": original}))?;
     }

@@ -1,9 +1,9 @@
-//! A claim of another class on the volume that it stands on. No byte is copied, and none can be lost: the volume is Retain
-//! and has one claimRef all the while.
+//! A claim of another class or another name on the volume that it stands on. No byte is copied, and none can be lost: the
+//! volume is Retain and has one claimRef all the while.
 
 use super::back::was_deleted;
 use super::pv::{adopt, check, deadline, wait_bound};
-use super::pvc::create_with_room;
+use super::pvc::{create_with_room, is_full};
 use super::{Args, Effect, Primitive, Type, option, param};
 use crate::cluster::pv::{self, Pv};
 use crate::cluster::pvc::{self, Pvc, Shape};
@@ -11,7 +11,7 @@ use crate::cluster::relabel::{is_other, judge, mount_options};
 use crate::cluster::wait::{self, One, Seen};
 use crate::cluster::{Fact, known, text, uid, vigil};
 use crate::copy::run;
-use crate::journal::{Class, Phase};
+use crate::journal::{Class, Phase, Write, is_of_rollback};
 use crate::script::enter::Step;
 use crate::words::clock::Clock;
 use crate::words::{Json, Kind, Problem, PvcRef, names};
@@ -66,6 +66,45 @@ now.class == "fast" && now.volume == pv.name && get_pv(pv.name).class == "fast""
         ],
         run: |step, args| Box::pin(relabel(step, args)),
     },
+    Primitive {
+        name: "hand_over",
+        params: &[
+            param("pvc", Type::Object("PersistentVolumeClaim")),
+            param("namespace", Type::Text),
+            param("name", Type::Text),
+        ],
+        options: &[
+            option(
+                "like",
+                Type::Object("PersistentVolumeClaim"),
+                "what the new claim is made after, on the way back; the old one if absent",
+            ),
+            option("timeout_s", Type::Int, "for each wait: 300"),
+        ],
+        returns: "PersistentVolumeClaim",
+        doc: "Gives the volume of a claim to one of another namespace or name, which is made of the old one: reserves the volume for \
+              it, deletes the old claim, makes the new one, waits until it is Bound and checks that it is. In another namespace it has \
+              neither owners nor a data source, which are not there. Refused unless the new name is free, the server would take the \
+              new claim, nobody uses the old one and its volume is Retain. What names the claim is for the script to change.\nThrows \
+              `Voided` and `Conflict` as `relabel` does.",
+        example: r#"let data = get_pvc("shop", "data");
+let pv = get_pv(data.volume);
+set_retain(pv);
+let stopped = stop(get_object("Deployment", "shop", "web"));
+let moved = hand_over(data, "shop", "data-2");
+let back = hand_over(moved, "shop", "data");
+start(stopped);
+set_reclaim_policy(get_pv(pv.name), pv.policy);
+moved.name == "data-2" && back.name == "data" && back.volume == pv.name && find_pvc("shop", "data-2") == ()"#,
+        effect: Effect::Write,
+        rights: &[
+            ("get patch", "", "persistentvolumes"),
+            ("create delete get patch watch", "", "persistentvolumeclaims"),
+            ("get list watch", "", "pods"),
+            ("get watch", "", "nodes"),
+        ],
+        run: |step, args| Box::pin(hand_over(step, args)),
+    },
 ];
 
 async fn check_relabel(step: Step, args: Args) -> Result<Json, Problem> {
@@ -86,11 +125,13 @@ async fn classes(step: &Step, from: &str, to: &str) -> Result<(Json, Json), Prob
     Ok((before, step.get("StorageClass", "", to).await?))
 }
 
-/// What a relabelling is about, the same after every crash.
+/// What a relabelling or a hand-over is about, the same after every crash.
 struct Relabel<'a> {
     step: &'a Step,
     args: &'a Args,
     name: PvcRef,
+    /// The claim that stands on the volume in the end: of the same name, if only the class is another.
+    to: PvcRef,
     volume: String,
     class: String,
     /// The claim as it was in the beginning.
@@ -101,8 +142,25 @@ struct Relabel<'a> {
 }
 
 async fn relabel(step: Step, args: Args) -> Result<Json, Problem> {
+    let (to, class) = (Pvc(args.json(0)).reference(), args.text(1).to_owned());
+    remake(&step, &args, to, class).await
+}
+
+async fn hand_over(step: Step, args: Args) -> Result<Json, Problem> {
+    let (to, class) = (args.claim(1)?, Pvc(args.json(0)).class().to_owned());
+    if let Some(like) = args.option("like").filter(|like| Pvc(like).reference() != to) {
+        return Err(Problem::usage(format!(
+            "claim `{to}` is not made like `{}`: that is of another name",
+            Pvc(like).reference()
+        )));
+    }
+    remake(&step, &args, to, class).await
+}
+
+/// Puts the claim `to` of this class on the volume of the claim that was given, in place of that one.
+async fn remake(step: &Step, args: &Args, to: PvcRef, class: String) -> Result<Json, Problem> {
     let given = Pvc(args.json(0));
-    let (name, volume_name, class) = (given.reference(), given.volume().to_owned(), args.text(1).to_owned());
+    let (name, volume_name) = (given.reference(), given.volume().to_owned());
     if volume_name.is_empty() {
         return Err(Problem::refused(format!("claim `{name}` has no volume")));
     }
@@ -112,40 +170,55 @@ async fn relabel(step: Step, args: Args) -> Result<Json, Problem> {
     if door.ledger.books().retained.get(&volume_name).is_some_and(|(known, _)| known != uid(&volume)) {
         return Err(Problem::new(Kind::Conflict, format!("volume `{volume_name}` was deleted and made anew")));
     }
-    if Pv(&volume).claim().as_ref() != Some(&name) {
+    let holder = Pv(&volume).claim();
+    let is_known = holder.as_ref().is_some_and(|holder| *holder == name || *holder == to);
+    let is_back = is_of_rollback(step.id.as_str());
+    if !is_known && !(is_back && is_left(step, Pv(&volume)).await?) {
         return Err(Problem::new(Kind::Conflict, format!("volume `{volume_name}` is of another claim than `{name}`"))
             .object(format!("PersistentVolume:{volume_name}")));
     }
-    // Nobody else's claim of that name is touched, and none that is gone by somebody else's hand is made anew.
+    // What must outlive the claim is kept in the journal before the claim goes.
+    let remembered = door.journal.recorded(&step.id).and_then(|s| s.beat).filter(|beat| beat["original"].is_object());
+    // Nobody else's claim of that name is touched, and none that is gone by somebody else's hand is made anew. One that came
+    // after ours went is in nobody's way if its name is given up.
     let on_it = claim.as_ref().is_some_and(|claim| Pvc(claim).volume() == volume_name);
-    if !on_it && claim.as_ref().is_some_and(|claim| !Pvc(claim).is_going()) {
+    let needs_name = to == name || remembered.is_none();
+    if needs_name && !on_it && claim.as_ref().is_some_and(|claim| !Pvc(claim).is_going()) {
         return Err(Problem::new(Kind::Conflict, format!("claim `{name}` does not stand on `{volume_name}` any more"))
             .hint(format!(
                 "nothing was deleted: its bytes are on `{volume_name}`; remove the wrong claim, then resume"
             )));
     }
-    // What must outlive the claim is kept in the journal before the claim goes.
-    let remembered = door.journal.recorded(&step.id).and_then(|s| s.beat).filter(|beat| beat["original"].is_object());
     let beat = match remembered {
         Some(beat) => beat,
         None => {
             let is_going = claim.as_ref().is_none_or(|claim| Pvc(claim).is_going());
-            if is_going && !was_deleted(&step, &name) {
+            if is_going && !was_deleted(step, &name) {
                 return Err(Problem::new(Kind::Conflict, format!("claim `{name}` was deleted by somebody else"))
                     .hint(format!("its bytes are on volume `{volume_name}`")));
             }
+            if !is_back {
+                once(step, &volume_name, &name, &to)?;
+            }
             let original = claim.clone().filter(|_| on_it).unwrap_or_else(|| given.0.clone());
-            let options = allowed(&step, &args, Pvc(&original), Pv(&volume), &class).await?;
+            let options = allowed(step, args, Pvc(&original), Pv(&volume), &class).await?;
+            if to != name && !(is_going && stands(step, &to, &volume_name).await?) {
+                has_room(step, args, Pvc(&original), &volume_name, &to).await?;
+            }
             let had = &volume["spec"]["mountOptions"];
-            let beat = json!({"original": original, "class": Pv(&volume).class(), "had": had, "options": options});
+            let mut beat = json!({"original": original, "class": Pv(&volume).class(), "had": had, "options": options});
+            if to != name {
+                beat["to"] = json!(to);
+            }
             door.journal.beat(&step.id, "relabel", beat.clone())?;
             beat
         }
     };
     let relabel = Relabel {
-        step: &step,
-        args: &args,
+        step,
+        args,
         name,
+        to,
         volume: volume_name,
         class,
         original: beat["original"].clone(),
@@ -154,7 +227,7 @@ async fn relabel(step: Step, args: Args) -> Result<Json, Problem> {
     };
     let is_original =
         claim.as_ref().is_some_and(|claim| uid(claim) == uid(&relabel.original) && !Pvc(claim).is_going());
-    if is_original && Pvc(&relabel.original).class() == relabel.class {
+    if is_original && relabel.to == relabel.name && Pvc(&relabel.original).class() == relabel.class {
         return relabel.stay(&volume).await;
     }
     if is_original {
@@ -162,6 +235,80 @@ async fn relabel(step: Step, args: Args) -> Result<Json, Problem> {
     }
     // From here on there is no way but forward: whatever stops it is tried again by resume.
     relabel.make_anew().await.map_err(Problem::retryable)
+}
+
+/// What a run did to a volume must be plain to whoever takes it back: it copies it, or hands it over and back the same way.
+fn once(step: &Step, volume: &str, name: &PvcRef, to: &PvcRef) -> Result<(), Problem> {
+    let books = step.session.door.ledger.books();
+    let before = books.relabels.get(volume);
+    let handed = before.filter(|one| one.claim != one.from);
+    let other = match to == name {
+        true => handed.map(|_| "handed over"),
+        false if before.is_some_and(|one| one.claim == one.from) => Some("given another class"),
+        false if handed.is_some_and(|one| one.from != *to) => Some("handed over"),
+        false if books.swapped.contains_key(volume) || books.swap_onto(volume).is_some() => Some("moved"),
+        false => books.temporary.values().any(|(_, like, _)| like == name).then_some("copied"),
+    };
+    let Some(other) = other else { return Ok(()) };
+    Err(Problem::refused(format!("volume `{volume}` of claim `{name}` was {other} by this run"))
+        .object(format!("PersistentVolume:{volume}"))
+        .hint("leave the rest to a run of its own"))
+}
+
+/// True if this run has the volume on its way to a claim that is not there.
+async fn is_left(step: &Step, volume: Pv<'_>) -> Result<bool, Problem> {
+    let books = step.session.door.ledger.books();
+    let Some(handed) = books.relabels.get(volume.name()).filter(|one| Some(&one.claim) == volume.claim().as_ref())
+    else {
+        return Ok(false);
+    };
+    let there = step.find("PersistentVolumeClaim", &handed.claim.namespace, &handed.claim.name).await?;
+    Ok(there.is_none_or(|claim| uid(&claim) != volume.claim_uid() && Pvc(&claim).volume() != volume.name()))
+}
+
+/// True if the claim is there and is to stand on that volume.
+async fn stands(step: &Step, claim: &PvcRef, volume: &str) -> Result<bool, Problem> {
+    let there = step.find("PersistentVolumeClaim", &claim.namespace, &claim.name).await?;
+    Ok(there.is_some_and(|claim| Pvc(&claim).volume() == volume))
+}
+
+/// That a claim can be made under the new name: the name is free, and the server would take it.
+async fn has_room(step: &Step, args: &Args, was: Pvc<'_>, volume: &str, to: &PvcRef) -> Result<(), Problem> {
+    let object = format!("PersistentVolumeClaim:{to}");
+    is_free(step, &was.reference(), to).await?;
+    let successor = plan_handed(args, was.0, volume, was.class(), to);
+    let tried = step.cluster().dry_create(&known("PersistentVolumeClaim"), &to.namespace, &successor.body).await;
+    let Err(why) = tried else { return Ok(()) };
+    let problem = why.problem("make the claim of the new name", None);
+    if why.is_passing() {
+        return Err(problem);
+    }
+    // What the old claim takes of a quota is free for the new one.
+    if is_full(&problem) && was.namespace() == to.namespace {
+        return Ok(());
+    }
+    let why = problem.source.last().unwrap_or(&problem.message);
+    Err(Problem::refused(format!("claim `{to}` would be refused: {why}")).object(object).hint("nothing was changed"))
+}
+
+async fn is_free(step: &Step, name: &PvcRef, to: &PvcRef) -> Result<(), Problem> {
+    match step.find("PersistentVolumeClaim", &to.namespace, &to.name).await? {
+        None => Ok(()),
+        Some(_) => Err(Problem::refused(format!("claim `{to}` exists: `{name}` is not handed over to it"))
+            .object(format!("PersistentVolumeClaim:{to}"))
+            .hint("choose a name that is free, or delete that claim if nobody needs it")),
+    }
+}
+
+/// The claim that is made in the place of another, which is made after it or after what was given.
+fn plan_handed(args: &Args, was: &Json, volume: &str, class: &str, to: &PvcRef) -> Write {
+    let size = text(was, "/spec/resources/requests/storage").to_owned();
+    let shape = Shape { class: class.to_owned(), size: Some(size), modes: None };
+    let like = match args.option("like") {
+        Some(like) => like.clone(),
+        None => pvc::named(Pvc(was), to),
+    };
+    pvc::plan_successor(Pvc(&like), &Json::Null, volume, &shape)
 }
 
 /// The mount options that the volume is to have, if it may be called after that class at all.
@@ -226,18 +373,23 @@ impl Relabel<'_> {
             step.guarding(door.watch_over(&self.name)).await?;
             let timeout = Duration::from_secs(300);
             step.guarding(run::nodes_are_clean(door, &self.name, volume, timeout)).await?;
+            // Reserved for a name, a volume goes to whoever has it.
+            if self.to != self.name && Pv(volume).claim().as_ref() != Some(&self.to) {
+                is_free(step, &self.name, &self.to).await?;
+            }
             Ok(())
         };
         if let Err(problem) = is_quiet.await {
             return self.not_yet(problem).await;
         }
         step.fact(Fact::Relabels {
-            claim: self.name.clone(),
+            claim: self.to.clone(),
+            from: Some(self.name.clone()).filter(|from| *from != self.to),
             uid: uid(&self.original).to_owned(),
             pv: self.volume.clone(),
             was: self.before.0.clone(),
         })?;
-        let reserve = pv::plan_relabel(Pv(volume), &self.name, None, &self.class, &self.mount_options);
+        let reserve = pv::plan_relabel(Pv(volume), &self.to, None, &self.class, &self.mount_options);
         if let Err(problem) = step.write("reserve", reserve).await {
             return self.not_yet(problem).await;
         }
@@ -309,7 +461,7 @@ impl Relabel<'_> {
 
     /// The claim is going, or gone.
     async fn make_anew(&self) -> Result<Json, Problem> {
-        let (step, args, name) = (self.step, self.args, &self.name);
+        let (step, args, name, to) = (self.step, self.args, &self.name, &self.to);
         let door = &step.session.door;
         let claims = known("PersistentVolumeClaim");
         let one = One { resource: claims, namespace: &name.namespace, name: &name.name, seen: None };
@@ -324,33 +476,40 @@ impl Relabel<'_> {
             gone = gone => gone?,
         };
         door.vigils.end(name);
+        // Of the name that it gets: one that an earlier process made, or somebody meanwhile.
+        let there = match to == name {
+            true => left,
+            false => step.find("PersistentVolumeClaim", &to.namespace, &to.name).await?,
+        };
         let volume = step.guarding(step.get("PersistentVolume", "", &self.volume)).await?;
-        let stands = left.as_ref().is_some_and(|claim| uid(claim) == Pv(&volume).claim_uid());
+        let stands = there.as_ref().is_some_and(|claim| uid(claim) == Pv(&volume).claim_uid());
         let pv = Pv(&volume);
-        let is_right = (pv.claim_uid().is_empty() || stands)
+        let is_right = pv.claim().as_ref() == Some(to)
+            && (pv.claim_uid().is_empty() || stands)
             && pv.class() == self.class
             && !is_other(&pv.0["spec"]["mountOptions"], &self.mount_options);
         if !is_right {
-            let owner = left.as_ref().filter(|_| stands).map(|claim| uid(claim).to_owned());
-            let again = pv::plan_relabel(pv, name, owner.as_deref(), &self.class, &self.mount_options);
+            let owner = there.as_ref().filter(|_| stands).map(|claim| uid(claim).to_owned());
+            let again = pv::plan_relabel(pv, to, owner.as_deref(), &self.class, &self.mount_options);
             step.write_on(&volume, "reserve-again", again).await?;
         }
-        let shape = Shape {
-            class: self.class.clone(),
-            size: Some(text(&self.original, "/spec/resources/requests/storage").to_owned()),
-            modes: None,
-        };
-        let successor = pvc::plan_successor(Pvc(&self.latest()?), &Json::Null, &self.volume, &shape);
+        let mut successor = plan_handed(args, &self.latest()?, &self.volume, &self.class, to);
+        // Whoever owned it may be gone by now: with a dead owner it would be collected as garbage.
+        let dead = door.dead_owners(&successor, None).await?;
+        if let Some(owners) = successor.body.pointer_mut("/metadata/ownerReferences").and_then(Json::as_array_mut) {
+            owners.retain(|owner| !dead.contains(owner));
+        }
         let made = match create_with_room(step, args, &successor).await {
             Ok(made) => made,
             // A StatefulSet that was scaled up made the claim of its own accord: the volume is reserved for the name.
             Err(problem) if problem.kind == Kind::Conflict => {
-                adopt(step, args, name, &self.volume, &successor.body, problem).await?
+                adopt(step, args, to, &self.volume, &successor.body, problem).await?
             }
             Err(problem) => return Err(problem),
         };
-        let bound = wait_bound(step, args, name, &made, &self.volume).await?;
-        check(&bound, &volume, name, &shape)?;
+        let bound = wait_bound(step, args, to, &made, &self.volume).await?;
+        let shape = Shape { class: self.class.clone(), ..Shape::default() };
+        check(&bound, &volume, to, &shape)?;
         step.fact(Fact::Remade { was_uid: uid(&self.original).to_owned(), uid: uid(&bound).to_owned() })?;
         step.write("clean", pvc::plan_clean(Pvc(&bound))).await
     }

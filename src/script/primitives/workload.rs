@@ -275,8 +275,9 @@ async fn has_stopped_it(step: &Step, args: &Args, node: &str, hold: Duration) ->
 fn claims_of(step: &Step, object: &Json) -> Vec<PvcRef> {
     let namespace = text(object, "/metadata/namespace");
     let books = step.session.door.ledger.books();
-    let originals =
-        books.temporary.values().map(|(_, like, _)| like).chain(books.relabels.values().map(|one| &one.claim));
+    let stay = books.relabels.values().flat_map(|one| [&one.claim, &one.from]);
+    let originals: BTreeSet<&PvcRef> = books.temporary.values().map(|(_, like, _)| like).chain(stay).collect();
+    let originals = originals.into_iter();
     originals.filter(|claim| claim.namespace == namespace && plan::names_claim(object, &claim.name)).cloned().collect()
 }
 

@@ -5,8 +5,8 @@ use super::Plan;
 use crate::cluster::ledger::Books;
 use crate::cluster::{RUN, STEP, text, uid};
 use crate::journal::{State, StepId, Write};
-use crate::words::{Json, RunId};
-use std::collections::BTreeMap;
+use crate::words::{Json, PvcRef, RunId};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What there is to do about one write.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,8 +25,14 @@ pub fn state_of(write: &Write, inverse: &Write, now: Option<&Json>, books: &Book
     let foreign = |message: String, differences| Now::Foreign { message, differences };
     let Some(now) = now else {
         // A volume that is gone needs no policy.
+        let handed = || {
+            let is_it = |claim: &PvcRef| claim.namespace == object.namespace && claim.name == object.name;
+            books.relabels.values().any(|one| is_it(&one.claim) || is_it(&one.from))
+        };
         return match object.kind.as_str() {
             "PersistentVolume" => Now::Old,
+            // Nor does the other name of a claim that has its volume again.
+            "PersistentVolumeClaim" if handed() => Now::Old,
             _ => foreign(format!("{object} is gone: it cannot be put back"), Vec::new()),
         };
     };
@@ -76,8 +82,14 @@ pub fn foreign(
 ) -> Vec<Foreign> {
     let mut found: Vec<Foreign> = Vec::new();
     let mut objects = objects.clone();
+    let remade: BTreeSet<String> =
+        plan.units.iter().flat_map(|unit| &unit.entries).flat_map(super::claims_made_anew).collect();
     for entry in plan.units.iter().flat_map(|unit| &unit.entries) {
         let object = text(entry, "/object");
+        // It is not there before its turn comes.
+        if remade.contains(object) {
+            continue;
+        }
         let Some(now) = objects.get_mut(object) else { continue };
         match (text(entry, "/what"), &now) {
             ("stop", Some(_)) => set(now, "/spec", "replicas", 0.into()),

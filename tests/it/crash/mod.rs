@@ -5,6 +5,7 @@
 //! the real process. A failure prints the one line that repeats it.
 
 mod clone;
+mod hand_over;
 pub mod oracle;
 mod part;
 mod relabel;

@@ -259,7 +259,8 @@ impl Oracle {
         );
         let is_reserved = |pv: &Value| {
             let reference = &pv["spec"]["claimRef"];
-            (text(&reference["namespace"]), text(&reference["name"])) == ("shop", self.shop.claim)
+            let name = text(&reference["name"]);
+            text(&reference["namespace"]) == "shop" && (name == self.shop.claim || Some(name) == self.shop.becomes)
                 // Its own volume is reserved for the next of that name if it is this one's no more.
                 && (pv["metadata"]["name"] != before["spec"]["volumeName"] || reference["uid"].is_null())
         };
@@ -381,7 +382,7 @@ impl Oracle {
                 objects.insert(name, json!({"labels": pod["metadata"]["labels"]["app"]}));
             }
         });
-        let target = lab.volume_of("shop", self.shop.claim, std::time::Duration::from_secs(10));
+        let target = lab.volume_of("shop", self.shop.called(lab), std::time::Duration::from_secs(10));
         let has = |dir: &PathBuf| std::fs::read(dir.join("web/lines")).unwrap_or_default();
         let are_there = |dir: &PathBuf| self.lines.values().all(|lines| has(dir).starts_with(lines));
         let are_left =

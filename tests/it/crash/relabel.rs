@@ -18,7 +18,7 @@ pub(super) fn reference(shop: &'static Shop) -> (Vec<String>, End) {
     (lines(&doom), trial.end())
 }
 
-fn same(end: &End, trial: &Trial) -> Result<(), String> {
+pub(super) fn same(end: &End, trial: &Trial) -> Result<(), String> {
     trial.check_always();
     let litter = trial.litter();
     let differences = end.differences(&trial.end());
@@ -123,7 +123,7 @@ fn a_crash_during_the_way_back_of_half_a_relabelling_is_gone_on_with() {
 }
 
 /// A way back that is cut off, and gone on with.
-fn taken_back_twice(trial: &Trial, point: usize, how: How, before: &End) -> Result<(), String> {
+pub(super) fn taken_back_twice(trial: &Trial, point: usize, how: How, before: &End) -> Result<(), String> {
     let doom = Doom::at(point, how);
     let first = trial.take_back(&doom, "compare");
     if !doom.has_fired() || first.is_ok() == how.kills() {

@@ -29,6 +29,8 @@ pub struct Shop {
     pub claim: &'static str,
     /// How it is moved.
     pub engine: &'static str,
+    /// What it is called in the end, if its volume is handed over to a claim of another name; then no engine does it.
+    pub becomes: Option<&'static str>,
     /// A file so large, though there is nothing in it, that a hot pass is followed by another; and both by a comparison.
     pub has_much: bool,
 }
@@ -39,6 +41,7 @@ pub const WEB: Shop = Shop {
     workload: "web",
     claim: "data",
     engine: "native",
+    becomes: None,
     has_much: false,
 };
 /// The same whose every line is acknowledged.
@@ -50,6 +53,7 @@ pub const DB: Shop = Shop {
     workload: "db",
     claim: "data-db-0",
     engine: "native",
+    becomes: None,
     has_much: false,
 };
 /// The same in which there is more to do while it runs.
@@ -62,6 +66,19 @@ pub const CLONED: Shop = Shop { yaml: include_str!("../../scenarios/crash-clone.
 pub const NOT_CLONED: Shop =
     Shop { yaml: include_str!("../../scenarios/crash-no-clone.yaml"), engine: "auto", ..ACKED };
 pub const DB_STAYS: Shop = Shop { engine: "relabel", ..DB };
+/// The same whose claim gets another name.
+pub const RENAMED: Shop = Shop { becomes: Some("data-2"), ..ACKED };
+
+impl Shop {
+    /// What the claim is called now.
+    pub fn called(&self, lab: &Lab) -> &'static str {
+        let is_there =
+            |name: &&str| lab.core().look(|state| state.get("PersistentVolumeClaim", "shop", name).is_some());
+        self.becomes.filter(is_there).unwrap_or(self.claim)
+    }
+}
+
+const HAND_OVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios/hand-over.rhai");
 
 pub(super) const RUN: &str = "01234567";
 
@@ -155,7 +172,8 @@ impl Trial {
     /// Runs until the end or the death; `resumed` goes on with the journal that is there.
     pub fn run(&self, doom: &Arc<Doom>, resumed: bool) -> Result<(), String> {
         let cancel = CancellationToken::new();
-        let script = Script::load("sc-migrate", &cancel).expect("the stock script is right");
+        let script = if self.shop.becomes.is_some() { HAND_OVER } else { "sc-migrate" };
+        let script = Script::load(script, &cancel).expect("it is right");
         let mut args = Map::new();
         for spec in &script.options {
             args.insert(spec.name.clone(), spec.otherwise());
@@ -274,7 +292,7 @@ impl Trial {
     /// Somebody stops the workload, for good.
     pub fn stop_workload(&self) -> Result<(), String> {
         self.scale_workload(0);
-        let claim = self.shop.claim;
+        let claim = self.shop.called(self.lab());
         let is_quiet = |state: &State| state.pods_of_claim("shop", claim).next().is_none().then_some(());
         self.lab().wait(Duration::from_secs(30), is_quiet).ok_or("the workload does not stop")?;
         self.plan(Vec::new());
@@ -292,7 +310,7 @@ impl Trial {
 
     /// Stops the workload for good; then what it acknowledged is on the volume that its claim stands on.
     pub fn lost_nothing(&self) -> Result<(), String> {
-        let claim = self.shop.claim;
+        let claim = self.shop.called(self.lab());
         self.stop_workload()?;
         let volume = self.lab().volume_of("shop", claim, Duration::from_secs(10)).ok_or("it is not bound")?;
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pvmigrate"));

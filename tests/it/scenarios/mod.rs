@@ -7,6 +7,7 @@ mod evidence;
 mod examples;
 mod faults;
 mod guards;
+mod hand_over;
 mod in_cluster;
 mod kept;
 mod leases;
