@@ -173,7 +173,8 @@ async fn remake(step: &Step, args: &Args, to: PvcRef, class: String) -> Result<J
     let holder = Pv(&volume).claim();
     let is_known = holder.as_ref().is_some_and(|holder| *holder == name || *holder == to);
     let is_back = is_of_rollback(step.id.as_str());
-    if !is_known && !(is_back && is_left(step, Pv(&volume)).await?) {
+    let is_ours = is_known || (is_back && is_left(step, Pv(&volume)).await?);
+    if !is_ours {
         return Err(Problem::new(Kind::Conflict, format!("volume `{volume_name}` is of another claim than `{name}`"))
             .object(format!("PersistentVolume:{volume_name}")));
     }

@@ -83,6 +83,11 @@ cluster_test!(a_volume_is_handed_over_to_another_namespace_and_back, async |w: &
     let back = w.get("pvc", "data").await;
     assert_eq!(back["metadata"]["ownerReferences"][0]["name"], "owner");
     assert_eq!(w.pv_of("data").await["metadata"]["uid"], volume["metadata"]["uid"]);
+    // An owner that died meanwhile would take the claim along.
+    w.pvmigrate(&["run", &path, "--yes"]).await.succeeds().done();
+    w.delete("ConfigMap", "owner").await;
+    w.pvmigrate(&["rollback", &w.run_id(), "--yes"]).await.succeeds().done();
+    assert_eq!(w.get("pvc", "data").await["metadata"]["ownerReferences"], Value::Null);
     w.in_volume("data", |dir| assert_eq!(std::fs::read_to_string(dir.join("precious")).unwrap(), "x")).await;
     assert_eq!(w.leftovers().await, Vec::<String>::new());
 });
@@ -122,4 +127,27 @@ cluster_test!(what_cannot_be_handed_over_stays_as_it_is, async |w: &World| {
         w.unchanged_since(&before).await;
     }
     w.still_intact().await;
+});
+
+cluster_test!(one_run_hands_a_volume_over_once_and_back, async |w: &World| {
+    let slow = w.class("slow").await;
+    w.claim("data", &slow, "16Mi", &["ReadWriteOnce"]).await;
+    w.ready("pvc", "data").await;
+    let volume = w.pv_of("data").await;
+    let ns = &w.ns;
+    let text = format!(
+        "//! There, back, there, and no further.\nlet data = get_pvc(\"{ns}\", \"data\");\nset_retain(get_pv(data.volume));\n\
+         let there = hand_over(data, \"{ns}\", \"data-2\");\nlet back = hand_over(there, \"{ns}\", \"data\");\n\
+         patch_object(\"PersistentVolumeClaim\", \"{ns}\", \"data\", #{{ metadata: #{{ labels: #{{ team: \"x\" }} }} }});\n\
+         let again = hand_over(get_pvc(\"{ns}\", \"data\"), \"{ns}\", \"data-2\");\nhand_over(again, \"{ns}\", \"data-3\");\n"
+    );
+    let told = w.pvmigrate(&["run", &script(w, "chain", &text), "--yes"]).await.exits(4);
+    told.says("was handed over by this run").says("a run of its own").done();
+    assert_eq!(w.pv_of("data-2").await["metadata"]["uid"], volume["metadata"]["uid"]);
+    w.pvmigrate(&["rollback", &w.run_id(), "--yes"]).await.succeeds().done();
+    w.gone("pvc", "data-2").await;
+    assert_eq!(w.pv_of("data").await["metadata"]["uid"], volume["metadata"]["uid"]);
+    assert_eq!(w.get("pvc", "data").await["metadata"]["labels"]["team"], Value::Null);
+    assert_eq!(w.pv_of("data").await["spec"]["persistentVolumeReclaimPolicy"], "Delete");
+    assert_eq!(w.leftovers().await, Vec::<String>::new());
 });
