@@ -12,7 +12,7 @@ fn a_crash_at_any_write_of_a_hand_over_ends_as_if_nothing_had_happened() {
     insta::with_settings!({snapshot_path => "../../golden/effects", prepend_module_to_snapshot => false}, {
         insta::assert_snapshot!("hand-over", effects.join("\n"));
     });
-    each("a_crash_at_any_write_of_a_hand_over", &effects, &How::ALL, SAMPLE / 4, |point, how| {
+    each("a_crash_at_any_write_of_a_hand_over", &effects, &How::ALL, SAMPLE / 8, |point, how| {
         let (trial, doom) = (Trial::of(&RENAMED), Doom::at(point, how));
         let first = trial.run(&doom, false);
         if !doom.has_fired() || first.is_ok() == how.kills() {
@@ -31,7 +31,7 @@ fn a_crash_at_any_write_of_a_hand_over_is_taken_back() {
     let (effects, _) = reference(&RENAMED);
     let before = Trial::of(&RENAMED).end().made_anew();
     let kills: Vec<How> = How::ALL.into_iter().filter(|how| how.kills()).collect();
-    each("a_crash_at_any_write_of_a_hand_over_is_taken_back", &effects, &kills, SAMPLE / 4, |point, how| {
+    each("a_crash_at_any_write_of_a_hand_over_is_taken_back", &effects, &kills, SAMPLE / 8, |point, how| {
         let (trial, doom) = (Trial::of(&RENAMED), Doom::at(point, how));
         trial.run(&doom, false).err().ok_or("it went on after its death")?;
         trial.take_back(&Doom::none(), "compare").map_err(|why| format!("rollback: {why}"))?;
@@ -52,7 +52,7 @@ fn a_crash_during_the_way_back_of_a_hand_over_is_gone_on_with() {
     let (undisturbed, doom) = (moved(), Doom::none());
     undisturbed.take_back(&doom, "compare").unwrap();
     let effects = lines(&doom);
-    each("a_crash_during_the_way_back_of_a_hand_over", &effects, &How::ALL, SAMPLE / 4, |point, how| {
+    each("a_crash_during_the_way_back_of_a_hand_over", &effects, &How::ALL, SAMPLE / 8, |point, how| {
         taken_back_twice(&moved(), point, how, &before)
     });
 }
