@@ -85,7 +85,8 @@ now.class == "fast" && now.volume == pv.name && get_pv(pv.name).class == "fast""
         doc: "Gives the volume of a claim to one of another namespace or name, which is made of the old one: reserves the volume for \
               it, deletes the old claim, makes the new one, waits until it is Bound and checks that it is. In another namespace it has \
               neither owners nor a data source, which are not there. Refused unless the new name is free, the server would take the \
-              new claim, nobody uses the old one and its volume is Retain. What names the claim is for the script to change.\nThrows \
+              new claim, nobody uses the old one and its volume is Retain; and if this run has copied or relabelled it: a run hands \
+              a volume over, and back the same way. What names the claim is for the script to change.\nThrows \
               `Voided` and `Conflict` as `relabel` does.",
         example: r#"let data = get_pvc("shop", "data");
 let pv = get_pv(data.volume);
@@ -289,7 +290,9 @@ async fn has_room(step: &Step, args: &Args, was: Pvc<'_>, volume: &str, to: &Pvc
         return Ok(());
     }
     let why = problem.source.last().unwrap_or(&problem.message);
-    Err(Problem::refused(format!("claim `{to}` would be refused: {why}")).object(object).hint("nothing was changed"))
+    Err(Problem::refused(format!("claim `{to}` would be refused: {why}"))
+        .object(object)
+        .hint(format!("change that, or choose another namespace: claim `{}` stays as it is", was.reference())))
 }
 
 async fn is_free(step: &Step, name: &PvcRef, to: &PvcRef) -> Result<(), Problem> {

@@ -1,6 +1,6 @@
 //! The same where a volume is handed over to a claim of another name: each write, and each of its way back.
 
-use super::relabel::{reference, same, taken_back_twice};
+use super::relabel::{reference, resumed, taken_back, taken_back_twice};
 use super::trial::{RENAMED, Trial};
 use super::{SAMPLE, each, lines};
 use pvmigrate::trial::{Doom, How};
@@ -13,16 +13,7 @@ fn a_crash_at_any_write_of_a_hand_over_ends_as_if_nothing_had_happened() {
         insta::assert_snapshot!("hand-over", effects.join("\n"));
     });
     each("a_crash_at_any_write_of_a_hand_over", &effects, &How::ALL, SAMPLE / 8, |point, how| {
-        let (trial, doom) = (Trial::of(&RENAMED), Doom::at(point, how));
-        let first = trial.run(&doom, false);
-        if !doom.has_fired() || first.is_ok() == how.kills() {
-            return Err(format!("the fault did not fire, or not as it should: {first:?}"));
-        }
-        if first.is_err() {
-            trial.run(&Doom::none(), true).map_err(|why| format!("resume: {why}"))?;
-        }
-        same(&end, &trial)?;
-        trial.lost_nothing()
+        resumed(&RENAMED, point, how, &effects, &end)
     });
 }
 
@@ -32,12 +23,7 @@ fn a_crash_at_any_write_of_a_hand_over_is_taken_back() {
     let before = Trial::of(&RENAMED).end().made_anew();
     let kills: Vec<How> = How::ALL.into_iter().filter(|how| how.kills()).collect();
     each("a_crash_at_any_write_of_a_hand_over_is_taken_back", &effects, &kills, SAMPLE / 8, |point, how| {
-        let (trial, doom) = (Trial::of(&RENAMED), Doom::at(point, how));
-        trial.run(&doom, false).err().ok_or("it went on after its death")?;
-        trial.take_back(&Doom::none(), "compare").map_err(|why| format!("rollback: {why}"))?;
-        trial.check_always();
-        let differences = before.differences(&trial.end().made_anew());
-        if differences.is_empty() { Ok(()) } else { Err(differences.join("\n")) }
+        taken_back(&RENAMED, point, how, &before)
     });
 }
 

@@ -69,18 +69,22 @@ fn a_crash_at_any_write_of_a_relabelling_of_a_set_ends_as_if_nothing_had_happene
 }
 
 /// Wherever it was cut off, it is taken back without a word about new data: there is none elsewhere.
+pub(super) fn taken_back(shop: &'static Shop, point: usize, how: How, before: &End) -> Result<(), String> {
+    let (trial, doom) = (Trial::of(shop), Doom::at(point, how));
+    trial.run(&doom, false).err().ok_or("it went on after its death")?;
+    trial.take_back(&Doom::none(), "compare").map_err(|why| format!("rollback: {why}"))?;
+    trial.check_always();
+    let differences = before.differences(&trial.end().made_anew());
+    if differences.is_empty() { Ok(()) } else { Err(differences.join("\n")) }
+}
+
 #[test]
 fn a_crash_at_any_write_of_a_relabelling_is_taken_back() {
     let (effects, _) = reference(&STAYS);
     let before = Trial::of(&STAYS).end().made_anew();
     let kills: Vec<How> = How::ALL.into_iter().filter(|how| how.kills()).collect();
     each("a_crash_at_any_write_of_a_relabelling_is_taken_back", &effects, &kills, SAMPLE / 4, |point, how| {
-        let (trial, doom) = (Trial::of(&STAYS), Doom::at(point, how));
-        trial.run(&doom, false).err().ok_or("it went on after its death")?;
-        trial.take_back(&Doom::none(), "compare").map_err(|why| format!("rollback: {why}"))?;
-        trial.check_always();
-        let differences = before.differences(&trial.end().made_anew());
-        if differences.is_empty() { Ok(()) } else { Err(differences.join("\n")) }
+        taken_back(&STAYS, point, how, &before)
     });
 }
 
