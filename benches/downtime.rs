@@ -2,12 +2,12 @@
 //! program that it replaces (replicatedhq/pvmigrate), replayed request by request.
 //!
 //! ```text
-//! PVMIGRATE_TEST_CLUSTER=.../cluster cargo bench --bench downtime -- [--only volume|claims] [--claims N] [--parallel N]
+//! PVMIGRATE_TEST_CLUSTER=.../cluster cargo bench --bench downtime -- [--only volume|claims] [--claims N] [-- OPTION...]
 //! ```
 //!
 //! `volume`: one volume of 1 GiB in 20,000 files, written to all the time, moved with hot passes and without. `claims`: N claims
-//! (20) with a workload each, moved by this program, N units at once (4), and by the sequence of the other, in one go; neither
-//! copies much.
+//! (20) with a workload each, moved by this program and by the sequence of the other, in one go; neither copies much. OPTIONs
+//! are those of `sc-migrate`, and this program's runs get them: `--parallel 10`, or `--bandwidth-limit 8Mi` as on slow storage.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -36,15 +36,15 @@ fn main() {
     let after = |flag: &str| words.iter().position(|word| word == flag).and_then(|at| words.get(at + 1));
     let only = after("--only").cloned().unwrap_or_default();
     let claims = after("--claims").and_then(|n| n.parse().ok()).unwrap_or(20);
-    let parallel = after("--parallel").cloned().unwrap_or("4".to_owned());
+    let more = words.iter().position(|word| word == "--").map_or(&[][..], |at| &words[at + 1..]);
     if std::env::var_os("PVMIGRATE_TEST_CLUSTER").is_none() {
         println!("PVMIGRATE_TEST_CLUSTER names no cluster: nothing is moved");
         return;
     }
     if only.is_empty() || only == "volume" {
-        world::run("downtime-volume", world::Where::Real, Sharing::Exclusive, async |w: &World| volume(w).await);
+        world::run("downtime-volume", world::Where::Real, Sharing::Exclusive, async |w: &World| volume(w, more).await);
     }
-    for part in [Part::Ours(&parallel), Part::Theirs] {
+    for part in [Part::Ours(more), Part::Theirs] {
         if only.is_empty() || only == "claims" {
             world::run("downtime-claims", world::Where::Real, Sharing::Exclusive, async |w: &World| {
                 many(w, claims, part).await;
@@ -55,13 +55,13 @@ fn main() {
 
 #[derive(Clone, Copy)]
 enum Part<'a> {
-    /// So many units at once.
-    Ours(&'a str),
+    /// With options of the script.
+    Ours(&'a [String]),
     Theirs,
 }
 
 /// The same volume, with hot passes and with none.
-async fn volume(w: &World) {
+async fn volume(w: &World, more: &[String]) {
     let mut downtimes = Vec::new();
     for (name, passes) in [("hot", "2"), ("cold", "0")] {
         let (slow, fast) =
@@ -72,10 +72,11 @@ async fn volume(w: &World) {
         w.exercise_deployment(&format!("web-{name}"), 1, &[("data", name)], opts()).await;
         w.ready("Deployment", &format!("web-{name}")).await;
         let image = w.image();
-        let words = ["run", "sc-migrate", "--source-sc", &slow, "--dest-sc", &fast, "--image", &image, "--yes"];
-        let more = ["--hot-passes", passes, "--output", "json"];
+        let mut words = vec!["run", "sc-migrate", "--source-sc", &slow, "--dest-sc", &fast, "--image", &image, "--yes"];
+        words.extend(["--hot-passes", passes, "--output", "json"]);
+        words.extend(more.iter().map(String::as_str));
         let begun = Instant::now();
-        let moved = w.pvmigrate(&[&words[..], &more].concat()).await.succeeds();
+        let moved = w.pvmigrate(&words).limit(IN_VAIN).await.succeeds();
         let took = begun.elapsed();
         let rows: Value = serde_json::from_str(&moved.stdout).expect("one table as JSON");
         let downtime = rows[0]["downtime_s"].as_f64().expect("it says its downtime");
@@ -109,7 +110,7 @@ async fn many(w: &World, count: usize, part: Part<'_>) {
     }
     let begun = Instant::now();
     let (who, mut downtimes) = match part {
-        Part::Ours(parallel) => ("this program", ours(w, &slow, &fast, parallel).await),
+        Part::Ours(more) => ("this program", ours(w, &slow, &fast, more).await),
         Part::Theirs => ("the other's sequence", theirs(w, count, &slow, &fast).await),
     };
     let took = begun.elapsed().as_secs_f64();
@@ -122,14 +123,12 @@ async fn many(w: &World, count: usize, part: Part<'_>) {
     }
 }
 
-async fn ours(w: &World, slow: &str, fast: &str, parallel: &str) -> Vec<f64> {
+async fn ours(w: &World, slow: &str, fast: &str, more: &[String]) -> Vec<f64> {
     let image = w.image();
-    let words = ["run", "sc-migrate", "--source-sc", slow, "--dest-sc", fast, "--image", &image, "--yes"];
-    let moved = w
-        .pvmigrate(&[&words[..], &["--parallel", parallel, "--output", "json"]].concat())
-        .limit(IN_VAIN)
-        .await
-        .succeeds();
+    let mut words = vec!["run", "sc-migrate", "--source-sc", slow, "--dest-sc", fast, "--image", &image, "--yes"];
+    words.extend(["--output", "json"]);
+    words.extend(more.iter().map(String::as_str));
+    let moved = w.pvmigrate(&words).limit(IN_VAIN).await.succeeds();
     let rows: Value = serde_json::from_str(&moved.stdout).expect("one table as JSON");
     w.still_intact().await;
     rows.as_array().into_iter().flatten().filter_map(|row| row["downtime_s"].as_f64()).collect()
