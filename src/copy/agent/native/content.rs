@@ -82,7 +82,7 @@ impl Content<'_> {
         let differed = self.piece(0..self.size, buffers, go_on)? || differed;
         // Zeros at its end were not written, and nothing else gave it its size.
         let size = usize::try_from(self.size).unwrap_or(0);
-        if self.way == Way::Fresh && self.is_dense() && buffers.source[..size].last() == Some(&0) {
+        if self.way == Way::Fresh && self.is_written_at_once() && buffers.source[..size].last() == Some(&0) {
             self.cut(self.size)?;
         }
         Ok(differed)
@@ -122,15 +122,21 @@ impl Content<'_> {
         };
         let differs = u64::try_from(held) != Ok(self.size);
         // What is written in one piece grows by that.
-        if differs && self.way != Way::Compare && !(self.way == Way::Fresh && self.is_dense()) {
+        if differs && self.way != Way::Compare && !(self.way == Way::Fresh && self.is_written_at_once()) {
             self.cut(self.size)?;
         }
         Ok(differs)
     }
 
-    /// True if it is one piece without holes: then nobody need be asked for them.
+    /// True if it has as many blocks as it needs: then nobody is asked for holes, which takes a file system in memory as long
+    /// as all that follows is. What are holes nevertheless, with blocks elsewhere, is read as zeros.
     fn is_dense(&self) -> bool {
-        self.size <= CHUNK as u64 && self.allocated >= self.size
+        self.allocated >= self.size
+    }
+
+    /// True if one write makes all of it.
+    fn is_written_at_once(&self) -> bool {
+        self.size <= CHUNK as u64 && self.is_dense()
     }
 
     /// The same for a part of the file, whatever becomes of the others meanwhile.
@@ -410,6 +416,24 @@ mod tests {
         let (source, target) = (made(&dir, "source", "a......b", b""), made(&dir, "target", "abcdefgh", b""));
         assert!(settle(&source, &target, Way::Update));
         assert_eq!(target.metadata().unwrap().blocks() * 512, 160 << 10);
+    }
+
+    /// Blocks beyond its end count as well.
+    #[test]
+    fn holes_of_a_file_that_seems_to_have_none_are_holes_again() {
+        let dir = tempfile::tempdir().unwrap();
+        for (pieces, to) in [("a......b", ""), ("a......b", "abcdefgh"), ("........", ""), (".abcdef.", "abcdefgh")] {
+            let (source, target) = (made(&dir, "source", pieces, b""), made(&dir, "target", to, b""));
+            let blocks = source.metadata().unwrap().blocks();
+            let [from, to] = [&source, &target].map(|file| OwnedFd::from(file.try_clone().unwrap()));
+            let (size, sharing) = (source.metadata().unwrap().len(), &Sharing::only(false));
+            let way = if target.metadata().unwrap().len() == 0 { Way::Fresh } else { Way::Update };
+            let content = Content { source: &from, target: &to, size, allocated: size, sharing, turn: None, way };
+            assert!(content.settle(&mut Buffers::new(), &mut |_, _| true).unwrap(), "{pieces}");
+            let content = |name: &str| fs::read(dir.path().join(name)).unwrap();
+            assert!(content("source") == content("target"), "{pieces}");
+            assert!(target.metadata().unwrap().blocks() <= blocks, "{pieces}");
+        }
     }
 
     #[test]
