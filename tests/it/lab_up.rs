@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -390,12 +391,20 @@ fn the_labs_document_is_true() {
     assert_eq!(up.get("/api/v1/namespaces/shop/persistentvolumeclaims/data")["status"]["phase"], "Bound");
 }
 
+/// The programs, a line each. They are fetched the first time, which two at once would do into one place.
+fn clients() -> &'static str {
+    static CLIENTS: OnceLock<String> = OnceLock::new();
+    CLIENTS.get_or_init(|| {
+        let script = std::env::var_os("PVMIGRATE_TEST_CLUSTER").expect("PVMIGRATE_TEST_CLUSTER is set");
+        let fetched = Command::new(script).arg("clients").output().unwrap();
+        assert!(fetched.status.success(), "{}", String::from_utf8_lossy(&fetched.stderr));
+        String::from_utf8(fetched.stdout).unwrap()
+    })
+}
+
 /// What a user of this kubectl does in a first hour; `place` among those that `cluster clients` prints.
 fn first_hour(place: usize) {
-    let script = std::env::var_os("PVMIGRATE_TEST_CLUSTER").expect("PVMIGRATE_TEST_CLUSTER is set");
-    let clients = Command::new(script).arg("clients").output().unwrap();
-    let clients = String::from_utf8(clients.stdout).unwrap();
-    let program = clients.lines().nth(place).expect("there are three clients");
+    let program = clients().lines().nth(place).expect("there are three clients");
     let dir = tempfile::tempdir().unwrap();
     let up = Up::at(dir.path(), &["--scenario", SHOP]);
     let start = |words: &str| {
