@@ -25,7 +25,7 @@ mod world;
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::{Duration, Instant};
-use world::{Sharing, World, opts};
+use world::{Outcome, Sharing, World, opts};
 
 const FILES: usize = 20_000;
 const FILE_BYTES: usize = (1 << 30) / FILES;
@@ -71,12 +71,8 @@ async fn volume(w: &World, more: &[String]) {
         w.in_volume(name, fill).await;
         w.exercise_deployment(&format!("web-{name}"), 1, &[("data", name)], opts()).await;
         w.ready("Deployment", &format!("web-{name}")).await;
-        let image = w.image();
-        let mut words = vec!["run", "sc-migrate", "--source-sc", &slow, "--dest-sc", &fast, "--image", &image, "--yes"];
-        words.extend(["--hot-passes", passes, "--output", "json"]);
-        words.extend(more.iter().map(String::as_str));
         let begun = Instant::now();
-        let moved = w.pvmigrate(&words).limit(IN_VAIN).await.succeeds();
+        let moved = move_all(w, &slow, &fast, &[&["--hot-passes".to_owned(), passes.to_owned()], more].concat()).await;
         let took = begun.elapsed();
         let rows: Value = serde_json::from_str(&moved.stdout).expect("one table as JSON");
         let downtime = rows[0]["downtime_s"].as_f64().expect("it says its downtime");
@@ -87,6 +83,14 @@ async fn volume(w: &World, more: &[String]) {
         w.still_intact().await;
     }
     println!("with hot passes the workload is away {:.0} % as long", 100.0 * downtimes[0] / downtimes[1]);
+}
+
+async fn move_all(w: &World, slow: &str, fast: &str, options: &[String]) -> Outcome {
+    let image = w.image();
+    let words =
+        ["run", "sc-migrate", "--source-sc", slow, "--dest-sc", fast, "--image", &image, "--yes", "--output", "json"];
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    w.pvmigrate(&[&words[..], &options].concat()).limit(IN_VAIN).await.succeeds()
 }
 
 fn fill(dir: &Path) {
@@ -124,11 +128,7 @@ async fn many(w: &World, count: usize, part: Part<'_>) {
 }
 
 async fn ours(w: &World, slow: &str, fast: &str, more: &[String]) -> Vec<f64> {
-    let image = w.image();
-    let mut words = vec!["run", "sc-migrate", "--source-sc", slow, "--dest-sc", fast, "--image", &image, "--yes"];
-    words.extend(["--output", "json"]);
-    words.extend(more.iter().map(String::as_str));
-    let moved = w.pvmigrate(&words).limit(IN_VAIN).await.succeeds();
+    let moved = move_all(w, slow, fast, more).await;
     let rows: Value = serde_json::from_str(&moved.stdout).expect("one table as JSON");
     w.still_intact().await;
     rows.as_array().into_iter().flatten().filter_map(|row| row["downtime_s"].as_f64()).collect()
